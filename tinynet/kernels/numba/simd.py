@@ -1,0 +1,298 @@
+"""Vectors of 16 lanes, and register tiles of them, as values that Numba code can hold.
+
+Numba's own vectoriser reaches a third to a half of the machine on the lane layout
+(blocks, channels, height, width, 16); naming the vectors reaches nearly all of it
+(bench/convolution.py).  Two value types are added, each for float32 and float64:
+
+    Vector   16 consecutive numbers: one number of each of 16 images
+    Tile     rows x columns Vectors, small enough to stay in registers
+
+The intrinsics below emit LLVM instructions on them.  LLVM maps 16 lanes to whatever the
+processor has: one 512-bit register, two of 256, four of 128.  Only multiply-add is fused,
+by `llvm.fmuladd`, which a processor without the instruction executes as two; `llvm.fma`
+would call a library function for every lane there.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16
+
+
+class Vector(types.Type):
+    """16 lanes of float32 or float64."""
+
+    def __init__(self, scalar: types.Float):
+        self.scalar = scalar
+        super().__init__(name=f"Vector({scalar})")
+
+
+class Tile(types.Type):
+    """rows x columns Vectors."""
+
+    def __init__(self, scalar: types.Float, rows: int, columns: int):
+        self.scalar, self.rows, self.columns = scalar, rows, columns
+        super().__init__(name=f"Tile({scalar}, {rows}, {columns})")
+
+
+def _llvm_vector(scalar: types.Float) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType(), LANES)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        super().__init__(manager, numba_type, _llvm_vector(numba_type.scalar))
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        count = numba_type.rows * numba_type.columns
+        super().__init__(manager, numba_type, ir.ArrayType(_llvm_vector(numba_type.scalar), count))
+
+
+# Code generation shared by the intrinsics.
+
+
+def _alignment(scalar: types.Float) -> int:
+    return scalar.bitwidth // 8  # of one number: arrays need not start on a vector boundary
+
+
+def _element(context, builder, array_type, array, index):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _load(context, builder, array_type, array, index):
+    pointer = _element(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, _llvm_vector(array_type.dtype).as_pointer())
+    return builder.load(pointer, align=_alignment(array_type.dtype))
+
+
+def _store(context, builder, array_type, array, index, value):
+    pointer = _element(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, _llvm_vector(array_type.dtype).as_pointer())
+    builder.store(value, pointer, align=_alignment(array_type.dtype))
+
+
+def _splat(builder, vector_type: ir.VectorType, scalar):
+    first = builder.insert_element(
+        ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+    )
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(vector_type, ir.Undefined), everywhere)
+
+
+def _llvm_call(builder, name: str, result, arguments, fastmath=()):
+    suffix = f"v{LANES}f{32 if isinstance(arguments[-1].type.element, ir.FloatType) else 64}"
+    function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}")
+    return builder.call(function, arguments, fastmath=fastmath)
+
+
+def _multiply_add(builder, a, b, c):
+    return _llvm_call(builder, "fmuladd", a.type, [a, b, c])
+
+
+def _lane_sum(builder, value):
+    zero = ir.Constant(value.type.element, 0.0)
+    # In pairs, not one after another: a fixed order either way, and 4 steps instead of 16.
+    return _llvm_call(builder, "vector.reduce.fadd", value.type.element, [zero, value], ("reassoc",))
+
+
+def _columns(builder, tuple_value, count: int):
+    return [builder.extract_value(tuple_value, column) for column in range(count)]
+
+
+# Vectors.
+
+
+@intrinsic
+def load(typing, array, index):
+    """The Vector at flat `index` of a C-contiguous array."""
+
+    def generate(context, builder, signature, arguments):
+        return _load(context, builder, signature.args[0], arguments[0], arguments[1])
+
+    return Vector(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def store(typing, array, index, value):
+    """array[index : index + 16] = value, for a flat index."""
+
+    def generate(context, builder, signature, arguments):
+        _store(context, builder, signature.args[0], *arguments)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def splat(typing, scalar):
+    """A Vector with the same number in every lane."""
+
+    def generate(context, builder, signature, arguments):
+        return _splat(builder, _llvm_vector(signature.args[0]), arguments[0])
+
+    return Vector(scalar)(scalar), generate
+
+
+@intrinsic
+def lane_sum(typing, value):
+    """The sum over the 16 lanes, a scalar."""
+
+    def generate(context, builder, signature, arguments):
+        return _lane_sum(builder, arguments[0])
+
+    return value.scalar(value), generate
+
+
+@intrinsic
+def multiply_add(typing, a, b, c):
+    """a * b + c, lane by lane."""
+
+    def generate(context, builder, signature, arguments):
+        return _multiply_add(builder, *arguments)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def add(typing, a, b):
+    """a + b, lane by lane."""
+    return a(a, b), lambda context, builder, signature, arguments: builder.fadd(*arguments)
+
+
+@intrinsic
+def greater(typing, a, b, x, y):
+    """x where a > b or a is NaN, else y: a NaN must come through, not vanish in a comparison."""
+
+    def generate(context, builder, signature, arguments):
+        a, b, x, y = arguments
+        larger = builder.fcmp_ordered(">", a, b)
+        not_a_number = builder.fcmp_unordered("uno", a, a)
+        return builder.select(builder.or_(larger, not_a_number), x, y)
+
+    return x(a, b, x, y), generate
+
+
+# Tiles.  `columns` arguments are tuples of flat offsets, one a column.
+
+
+@intrinsic(prefer_literal=True)
+def tile_zero(typing, array, rows, columns):
+    """A Tile of zeros, of the array's dtype; rows and columns are literal integers."""
+    tile = Tile(array.dtype, rows.literal_value, columns.literal_value)
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(array, rows, columns), generate
+
+
+@intrinsic(prefer_literal=True)
+def tile_rows(typing, array, index, rows, columns):
+    """A Tile whose row r holds array[index + r] in every lane of every column: a bias."""
+    tile = Tile(array.dtype, rows.literal_value, columns.literal_value)
+
+    def generate(context, builder, signature, arguments):
+        vector = _llvm_vector(tile.scalar)
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for row in range(tile.rows):
+            at = builder.add(arguments[1], context.get_constant(types.intp, row))
+            scalar = builder.load(_element(context, builder, signature.args[0], arguments[0], at))
+            entry = _splat(builder, vector, scalar)
+            for column in range(tile.columns):
+                value = builder.insert_value(value, entry, row * tile.columns + column)
+        return value
+
+    return tile(array, types.intp, rows, columns), generate
+
+
+@intrinsic
+def tile_add_weighted(typing, tile, weights, weight_index, x, index, columns):
+    """tile[r, c] += weights[weight_index + r] * x[index + columns[c]], a scalar times a Vector."""
+
+    def generate(context, builder, signature, arguments):
+        value, weights, weight_index, x, index, columns = arguments
+        vector = _llvm_vector(tile.scalar)
+        inputs = [
+            _load(context, builder, signature.args[3], x, builder.add(index, column))
+            for column in _columns(builder, columns, tile.columns)
+        ]
+        for row in range(tile.rows):
+            at = builder.add(weight_index, context.get_constant(types.intp, row))
+            scalar = builder.load(_element(context, builder, signature.args[1], weights, at))
+            weight = _splat(builder, vector, scalar)
+            for column in range(tile.columns):
+                entry = row * tile.columns + column
+                total = _multiply_add(builder, weight, inputs[column], builder.extract_value(value, entry))
+                value = builder.insert_value(value, total, entry)
+        return value
+
+    return tile(tile, weights, types.intp, x, types.intp, columns), generate
+
+
+@intrinsic
+def tile_add_outer(typing, tile, dy, dy_index, row_stride, x, index, columns):
+    """tile[r, c] += dy[dy_index + r * row_stride] * x[index + columns[c]], Vector times Vector."""
+
+    def generate(context, builder, signature, arguments):
+        value, dy, dy_index, row_stride, x, index, columns = arguments
+        inputs = [
+            _load(context, builder, signature.args[4], x, builder.add(index, column))
+            for column in _columns(builder, columns, tile.columns)
+        ]
+        for row in range(tile.rows):
+            cotangent = _load(context, builder, signature.args[1], dy, dy_index)
+            dy_index = builder.add(dy_index, row_stride)
+            for column in range(tile.columns):
+                entry = row * tile.columns + column
+                total = _multiply_add(builder, cotangent, inputs[column], builder.extract_value(value, entry))
+                value = builder.insert_value(value, total, entry)
+        return value
+
+    return tile(tile, dy, types.intp, types.intp, x, types.intp, columns), generate
+
+
+@intrinsic
+def tile_store(typing, tile, out, index, row_stride, columns, rows):
+    """out[index + r * row_stride + columns[c]] = tile[r, c], for the first `rows` rows."""
+
+    def generate(context, builder, signature, arguments):
+        value, out, index, row_stride, columns, rows = arguments
+        columns = _columns(builder, columns, tile.columns)
+        for row in range(tile.rows):
+            wanted = builder.icmp_signed("<", context.get_constant(types.intp, row), rows)
+            with builder.if_then(wanted, likely=True):
+                for column, offset in enumerate(columns):
+                    entry = builder.extract_value(value, row * tile.columns + column)
+                    _store(
+                        context, builder, signature.args[1], out, builder.add(index, offset), entry
+                    )
+            index = builder.add(index, row_stride)
+        return context.get_dummy_value()
+
+    return types.void(tile, out, types.intp, types.intp, columns, types.intp), generate
+
+
+@intrinsic
+def tile_lane_sums(typing, tile, out, index):
+    """out[index + r * columns + c] += the sum over lanes of tile[r, c]."""
+
+    def generate(context, builder, signature, arguments):
+        value, out, index = arguments
+        for entry in range(tile.rows * tile.columns):
+            at = builder.add(index, context.get_constant(types.intp, entry))
+            pointer = _element(context, builder, signature.args[1], out, at)
+            total = _lane_sum(builder, builder.extract_value(value, entry))
+            builder.store(builder.fadd(builder.load(pointer), total), pointer)
+        return context.get_dummy_value()
+
+    return types.void(tile, out, types.intp), generate
