@@ -170,16 +170,49 @@ def add(typing, a, b):
 
 
 @intrinsic
-def greater(typing, a, b, x, y):
-    """x where a > b or a is NaN, else y: a NaN must come through, not vanish in a comparison."""
+def zero(typing, array):
+    """A Vector of zeros, of the array's dtype."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_llvm_vector(array.dtype), None)
+
+    return Vector(array.dtype)(array), generate
+
+
+@intrinsic
+def widen(typing, value):
+    """A float64 Vector of the same numbers."""
+
+    def generate(context, builder, signature, arguments):
+        if value.scalar == types.float64:
+            return arguments[0]
+        return builder.fpext(arguments[0], _llvm_vector(types.float64))
+
+    return Vector(types.float64)(value), generate
+
+
+@intrinsic
+def where_greater(typing, a, b, x, y):
+    """x where a > b, or where a is NaN and b is not; else y.  A NaN comes through a running maximum."""
 
     def generate(context, builder, signature, arguments):
         a, b, x, y = arguments
         larger = builder.fcmp_ordered(">", a, b)
-        not_a_number = builder.fcmp_unordered("uno", a, a)
-        return builder.select(builder.or_(larger, not_a_number), x, y)
+        first_nan = builder.and_(builder.fcmp_unordered("uno", a, a), builder.fcmp_ordered("ord", b, b))
+        return builder.select(builder.or_(larger, first_nan), x, y)
 
     return x(a, b, x, y), generate
+
+
+@intrinsic
+def where_equal(typing, a, b, x):
+    """x where a == b, else 0."""
+
+    def generate(context, builder, signature, arguments):
+        a, b, x = arguments
+        return builder.select(builder.fcmp_ordered("==", a, b), x, ir.Constant(x.type, None))
+
+    return x(a, b, x), generate
 
 
 # Tiles.  `columns` arguments are tuples of flat offsets, one a column.
@@ -240,25 +273,24 @@ def tile_add_weighted(typing, tile, weights, weight_index, x, index, columns):
 
 
 @intrinsic
-def tile_add_outer(typing, tile, dy, dy_index, row_stride, x, index, columns):
-    """tile[r, c] += dy[dy_index + r * row_stride] * x[index + columns[c]], Vector times Vector."""
+def tile_add_outer(typing, tile, dy, dy_index, rows, x, index, columns):
+    """tile[r, c] += dy[dy_index + rows[r]] * x[index + columns[c]], Vector times Vector."""
 
     def generate(context, builder, signature, arguments):
-        value, dy, dy_index, row_stride, x, index, columns = arguments
+        value, dy, dy_index, rows, x, index, columns = arguments
         inputs = [
             _load(context, builder, signature.args[4], x, builder.add(index, column))
             for column in _columns(builder, columns, tile.columns)
         ]
-        for row in range(tile.rows):
-            cotangent = _load(context, builder, signature.args[1], dy, dy_index)
-            dy_index = builder.add(dy_index, row_stride)
+        for row, offset in enumerate(_columns(builder, rows, tile.rows)):
+            cotangent = _load(context, builder, signature.args[1], dy, builder.add(dy_index, offset))
             for column in range(tile.columns):
                 entry = row * tile.columns + column
                 total = _multiply_add(builder, cotangent, inputs[column], builder.extract_value(value, entry))
                 value = builder.insert_value(value, total, entry)
         return value
 
-    return tile(tile, dy, types.intp, types.intp, x, types.intp, columns), generate
+    return tile(tile, dy, types.intp, rows, x, types.intp, columns), generate
 
 
 @intrinsic
@@ -273,9 +305,7 @@ def tile_store(typing, tile, out, index, row_stride, columns, rows):
             with builder.if_then(wanted, likely=True):
                 for column, offset in enumerate(columns):
                     entry = builder.extract_value(value, row * tile.columns + column)
-                    _store(
-                        context, builder, signature.args[1], out, builder.add(index, offset), entry
-                    )
+                    _store(context, builder, signature.args[1], out, builder.add(index, offset), entry)
             index = builder.add(index, row_stride)
         return context.get_dummy_value()
 

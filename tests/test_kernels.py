@@ -1,0 +1,312 @@
+"""The two kernel sets say the same thing, and what they say is right.
+
+Shapes, strides, padding, dilation and groups are drawn; padded lanes hold garbage-free zeros;
+float64 is compared tightly, float32 as far as reordered sums allow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinynet import kernels
+from tinynet.kernels import numpy as reference
+from tinynet.kernels.window import Window, same_padding
+
+if kernels.numba_problem() is not None:
+    pytest.skip("Numba is not installed: there is nothing to compare", allow_module_level=True)
+
+from tinynet.kernels import numba as fast
+
+TOLERANCE = {np.float32: {"rtol": 2e-4, "atol": 2e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-11}}
+dtypes = st.sampled_from([np.float32, np.float64])
+
+
+@st.composite
+def windows(draw, maximum=4):
+    size = draw(st.tuples(st.integers(1, maximum), st.integers(1, maximum)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding = tuple(
+        (draw(st.integers(0, side - 1)), draw(st.integers(0, side - 1)))
+        for side in ((size[0] - 1) * dilation[0] + 1, (size[1] - 1) * dilation[1] + 1)
+    )
+    window = Window(size, stride, dilation, padding)
+    height = draw(st.integers(max(1, window.extent[0] - sum(padding[0])), 9))
+    width = draw(st.integers(max(1, window.extent[1] - sum(padding[1])), 9))
+    return window, height, width
+
+
+def random_lanes(rng, blocks, channels, height, width, dtype, count=None):
+    """(B, C, H, W, 16) with zeros in the lanes after `count` images."""
+    x = rng.standard_normal((blocks, channels, height, width, 16)).astype(dtype)
+    if count is not None:
+        x[-1, ..., count - (blocks - 1) * 16 :] = 0
+    return x
+
+
+def agree(a, b, dtype):
+    assert a.dtype == b.dtype and a.shape == b.shape
+    np.testing.assert_allclose(a, b, **TOLERANCE[dtype])
+
+
+@given(
+    windows(),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    dtypes,
+    st.integers(0, 10**6),
+)
+def test_convolution_agrees(geometry, groups, channels_each, outputs_each, blocks, dtype, seed):
+    window, height, width = geometry
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, blocks, groups * channels_each, height, width, dtype)
+    weight = rng.standard_normal((*window.size, channels_each, groups * outputs_each)).astype(dtype)
+    bias = rng.standard_normal(groups * outputs_each).astype(dtype)
+    y = reference.conv2d(x, weight, bias, window, groups)
+    agree(fast.conv2d(x, weight, bias, window, groups), y, dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    agree(
+        fast.conv2d_input_gradient(dy, weight, window, groups, height, width),
+        reference.conv2d_input_gradient(dy, weight, window, groups, height, width),
+        dtype,
+    )
+    agree(
+        fast.conv2d_weight_gradient(x, dy, window, groups),
+        reference.conv2d_weight_gradient(x, dy, window, groups),
+        dtype,
+    )
+    agree(fast.channel_sum(dy), reference.channel_sum(dy), dtype)
+
+
+@given(windows(maximum=3), st.integers(0, 10**6))
+def test_convolution_is_its_definition(geometry, seed):
+    """The reference against five loops."""
+    window, height, width = geometry
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((1, 2, height, width, 1))
+    weight, bias = rng.standard_normal((*window.size, 2, 2)), rng.standard_normal(2)
+    y = reference.conv2d(x, weight, bias, window, 1)
+    (top, _), (left, _) = window.padding
+    for o, i, j in np.ndindex(y.shape[1:4]):
+        total = bias[o]
+        for c, u, v in np.ndindex(2, *window.size):
+            row = i * window.stride[0] + u * window.dilation[0] - top
+            column = j * window.stride[1] + v * window.dilation[1] - left
+            if 0 <= row < height and 0 <= column < width:
+                total += weight[u, v, c, o] * x[0, c, row, column, 0]
+        np.testing.assert_allclose(y[0, o, i, j, 0], total, rtol=1e-12, atol=1e-12)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 40), dtypes, st.integers(0, 10**6))
+def test_dense_shapes_agree(features, outputs, count, dtype, seed):
+    """A 1x1 image, where the positions of the fast kernel are the blocks."""
+    rng = np.random.default_rng(seed)
+    blocks, window = -(-count // 16), Window((1, 1))
+    x = random_lanes(rng, blocks, features, 1, 1, dtype, count)
+    weight, bias = rng.standard_normal((1, 1, features, outputs)).astype(dtype), np.zeros(outputs, dtype)
+    dy = random_lanes(rng, blocks, outputs, 1, 1, dtype, count)
+    agree(fast.conv2d(x, weight, bias, window, 1), reference.conv2d(x, weight, bias, window, 1), dtype)
+    agree(
+        fast.conv2d_weight_gradient(x, dy, window, 1),
+        reference.conv2d_weight_gradient(x, dy, window, 1),
+        dtype,
+    )
+    agree(
+        fast.conv2d_input_gradient(dy, weight, window, 1, 1, 1),
+        reference.conv2d_input_gradient(dy, weight, window, 1, 1, 1),
+        dtype,
+    )
+
+
+@given(windows(), st.integers(1, 3), dtypes, st.integers(0, 10**6))
+def test_pooling_agrees(geometry, channels, dtype, seed):
+    window, height, width = geometry
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, 2, channels, height, width, dtype)
+    x = np.round(x, 1)  # so that there are ties
+    y, tap = reference.max_pool(x, window)
+    fast_y, fast_tap = fast.max_pool(x, window)
+    reachable = np.isfinite(y)  # a window that lies wholly in the padding has no maximum
+    np.testing.assert_array_equal(fast_y, y)
+    np.testing.assert_array_equal(fast_tap[reachable], tap[reachable])
+    dy = np.where(reachable, rng.standard_normal(y.shape), 0).astype(dtype)
+    agree(
+        fast.max_pool_backward(dy, tap, window, height, width),
+        reference.max_pool_backward(dy, tap, window, height, width),
+        dtype,
+    )
+
+
+@given(windows(maximum=3), dtypes, st.integers(0, 10**6))
+def test_average_pooling_agrees(geometry, dtype, seed):
+    window, height, width = geometry
+    if not reference.max_pool(np.zeros((1, 1, height, width, 1)), window)[0].max() < np.inf:
+        return
+    counts = reference.average_pool(np.ones((1, 1, height, width, 1)), window)
+    if not np.isfinite(counts).all():
+        return
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, 2, 2, height, width, dtype)
+    y = reference.average_pool(x, window)
+    agree(fast.average_pool(x, window), y, dtype)
+    agree(
+        fast.average_pool_backward(y, window, height, width),
+        reference.average_pool_backward(y, window, height, width),
+        dtype,
+    )
+
+
+@given(st.tuples(st.integers(1, 3), st.integers(1, 3)), st.integers(1, 4), dtypes, st.integers(0, 10**6))
+def test_upsampling_agrees(factor, size, dtype, seed):
+    x = random_lanes(np.random.default_rng(seed), 2, 2, size, size + 1, dtype)
+    y = reference.upsample(x, factor)
+    agree(fast.upsample(x, factor), y, dtype)
+    agree(fast.upsample_backward(y, factor), reference.upsample_backward(y, factor), dtype)
+
+
+@given(st.integers(1, 50), st.integers(1, 4), st.floats(-100, 100), dtypes, st.integers(0, 10**6))
+def test_normalization_agrees(count, channels, offset, dtype, seed):
+    rng = np.random.default_rng(seed)
+    blocks = -(-count // 16)
+    x = random_lanes(rng, blocks, channels, 3, 2, dtype) + dtype(offset)
+    dy = random_lanes(rng, blocks, channels, 3, 2, dtype, count)
+    mean, variance = reference.channel_moments(x, count)
+    fast_mean, fast_variance = fast.channel_moments(x, count)
+    np.testing.assert_allclose(fast_mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(fast_variance, variance, rtol=1e-9, atol=1e-12)
+    inverse, scale = 1 / np.sqrt(variance + 1e-3), rng.standard_normal(channels)
+    agree(
+        fast.normalize(x, mean, inverse, scale, scale, count),
+        reference.normalize(x.copy(), mean, inverse, scale, scale, count),
+        dtype,
+    )
+    for a, b in zip(
+        fast.normalize_sums(dy, x, mean, inverse, count),
+        reference.normalize_sums(dy, x, mean, inverse, count),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    more = (mean, inverse, scale, scale, scale, count)
+    agree(
+        fast.normalize_input_gradient(dy, x, *more), reference.normalize_input_gradient(dy, x, *more), dtype
+    )
+
+
+@given(st.integers(1, 40), st.floats(0, 0.9), dtypes, st.integers(0, 10**6))
+def test_dropout_is_the_same_mask(count, rate, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, -(-count // 16), 3, 4, 5, dtype)
+    keys = rng.integers(0, 2**32, (x.shape[0], 16), dtype=np.uint32)
+    np.testing.assert_array_equal(fast.dropout(x, keys, rate), reference.dropout(x, keys, rate))
+
+
+def test_dropout_keeps_the_share_it_should():
+    keys = np.random.default_rng(0).integers(0, 2**32, (50, 16), dtype=np.uint32)
+    kept = reference.dropout(np.ones((50, 4, 8, 8, 16)), keys, 0.3) > 0
+    assert abs(kept.mean() - 0.7) < 4 * np.sqrt(0.3 * 0.7 / kept.size)
+    for axis in range(5):  # no pattern along any axis
+        other = tuple(a for a in range(5) if a != axis)
+        share = kept.mean(axis=other)
+        assert np.abs(share - 0.7).max() < 6 * np.sqrt(0.21 / (kept.size / kept.shape[axis]))
+
+
+@given(st.integers(1, 40), st.integers(0, 10**6))
+def test_rectifiers_and_losses_agree(count, seed):
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, -(-count // 16), 2, 3, 3, np.float32) * 4
+    target = random_lanes(rng, -(-count // 16), 2, 3, 3, np.float32, count)
+    for name in ("relu", "relu6"):
+        y = getattr(reference, name)(x)
+        np.testing.assert_array_equal(getattr(fast, name)(x), y)
+        backward = name + "_backward"
+        np.testing.assert_array_equal(getattr(fast, backward)(x, y), getattr(reference, backward)(x, y))
+    assert fast.squared_error(x, target, count) == pytest.approx(
+        reference.squared_error(x, target, count), rel=1e-6
+    )
+    np.testing.assert_allclose(
+        fast.squared_error_gradient(x, target, 0.3, count),
+        reference.squared_error_gradient(x, target, 0.3, count),
+        rtol=1e-6,
+        atol=1e-7,
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 6), st.integers(0, 10**6))
+def test_packing_agrees_and_returns(count, channels, size, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((count, size, size + 1, channels)).astype(np.float32)
+    packed = fast.pack(images, 16)
+    np.testing.assert_array_equal(packed, reference.pack(images, 16))
+    np.testing.assert_array_equal(fast.unpack(packed, count), images)
+    np.testing.assert_array_equal(reference.unpack(packed, count), images)
+    codes = rng.integers(0, 256, images.shape, dtype=np.uint8)
+    scale, shift = rng.random(channels), rng.random(channels)
+    np.testing.assert_allclose(
+        fast.pack_bytes(codes, scale, shift, 16),
+        reference.pack_bytes(codes, scale, shift, 16),
+        rtol=1e-6,
+        atol=1e-5,
+    )
+    assert not packed.reshape(-1, 16)[-1, count % 16 or 16 :].any()
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6))
+def test_warping_gives_the_same_bytes(count, height, width, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    matrices = np.eye(2, 3) + rng.normal(0, 0.5, (count, 2, 3)) * [1, 1, 3]
+    transforms = np.round(matrices * 65536).astype(np.int32)
+    np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
+
+
+def test_warping_by_nothing_changes_nothing():
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    identity = np.broadcast_to(np.round(np.eye(2, 3) * 65536), (3, 2, 3)).astype(np.int32)
+    np.testing.assert_array_equal(reference.warp(images, identity), images)
+
+
+@pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
+def test_nan_comes_through(kernel_module):
+    """A NaN in one image stays in that image's lane and is not hidden by a comparison."""
+    x = np.ones((1, 2, 4, 4, 16), np.float32)
+    x[0, 0, 1, 1, 3] = np.nan
+    window = Window((2, 2), (2, 2))
+    for y in (kernel_module.relu(x), kernel_module.relu6(x), kernel_module.max_pool(x, window)[0]):
+        assert np.isnan(y[..., 3]).sum() == 1
+        assert not np.isnan(np.delete(y, 3, axis=-1)).any()
+    weight = np.ones((3, 3, 2, 2), np.float32)
+    y = kernel_module.conv2d(x, weight, np.zeros(2, np.float32), Window((3, 3), padding=((1, 1), (1, 1))), 1)
+    assert np.isnan(y[..., 3]).sum() == 2 * 9
+    assert not np.isnan(np.delete(y, 3, axis=-1)).any()
+
+
+def test_same_result_on_any_number_of_threads():
+    from tinynet.kernels.numba import parallel
+
+    rng = np.random.default_rng(0)
+    x = random_lanes(rng, 11, 8, 16, 16, np.float32)
+    dy = random_lanes(rng, 11, 8, 16, 16, np.float32)
+    window = Window((3, 3), padding=((1, 1), (1, 1)))
+    results, before = [], parallel.num_threads()
+    try:
+        for threads in (1, 2, 3):
+            parallel.set_num_threads(threads)
+            results.append((fast.conv2d_weight_gradient(x, dy, window, 1), *fast.channel_moments(x, 170)))
+    finally:
+        parallel.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))
+def test_same_padding_keeps_the_size(length, taps, stride, dilation):
+    padding = same_padding(length, length, (taps, taps), (stride, stride), (dilation, dilation))
+    window = Window((taps, taps), (stride, stride), (dilation, dilation), padding)
+    assert window.output_size(length, length) == (-(-length // stride),) * 2
+    assert 0 <= padding[0][1] - padding[0][0] <= 1

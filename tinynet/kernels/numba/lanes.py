@@ -1,0 +1,101 @@
+"""Packing images into 16 lanes, and out again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.simd import LANES
+
+ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
+
+
+@kernel
+def _pack(images, count, pixels, channels, first, last, packed):
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for p in range(pixels):
+            for c in range(channels):
+                target = ((block * channels + c) * pixels + p) * 16
+                source = (block * 16 * pixels + p) * channels + c
+                for lane in range(real):
+                    packed[target + lane] = images[source + lane * pixels * channels]
+                for lane in range(real, 16):
+                    packed[target + lane] = 0
+
+
+@kernel
+def _pack_bytes(images, scale, shift, count, pixels, channels, first, last, packed):
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for p in range(pixels):
+            for c in range(channels):
+                target = ((block * channels + c) * pixels + p) * 16
+                source = (block * 16 * pixels + p) * channels + c
+                for lane in range(real):
+                    value = np.float32(images[source + lane * pixels * channels])
+                    packed[target + lane] = value * scale[c] + shift[c]
+                for lane in range(real, 16):
+                    packed[target + lane] = 0
+
+
+@kernel
+def _unpack(packed, count, pixels, channels, first, last, images):
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for p in range(pixels):
+            for c in range(channels):
+                source = ((block * channels + c) * pixels + p) * 16
+                target = (block * 16 * pixels + p) * channels + c
+                for lane in range(real):
+                    images[target + lane * pixels * channels] = packed[source + lane]
+
+
+def lanes_for(count: int) -> int:
+    """Always 16: a vector is as wide for one image as for sixteen."""
+    return LANES
+
+
+def pack(images: np.ndarray, lanes: int) -> np.ndarray:
+    """(n, h, w, c) -> (blocks, c, h, w, 16); lanes after the last image hold zeros."""
+    count, height, width, channels = images.shape
+    blocks, pixels = -(-count // LANES), height * width
+    packed = np.empty((blocks, channels, height, width, LANES), images.dtype)
+    source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
+    over_ranges(
+        lambda first, last: _pack(source, count, pixels, channels, first, last, target),
+        blocks,
+        packed.size * ELEMENT,
+    )
+    return packed
+
+
+def unpack(x: np.ndarray, count: int) -> np.ndarray:
+    """(blocks, c, h, w, 16) -> (count, h, w, c)."""
+    blocks, channels, height, width, _ = x.shape
+    images = np.empty((count, height, width, channels), x.dtype)
+    source, target = np.ascontiguousarray(x).reshape(-1), images.reshape(-1)
+    over_ranges(
+        lambda first, last: _unpack(source, count, height * width, channels, first, last, target),
+        blocks,
+        x.size * ELEMENT,
+    )
+    return images
+
+
+def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: int) -> np.ndarray:
+    """uint8 (n, h, w, c) -> float32 lanes of images * scale + shift, with one scale and shift a channel."""
+    count, height, width, channels = images.shape
+    blocks = -(-count // LANES)
+    packed = np.empty((blocks, channels, height, width, LANES), np.float32)
+    source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
+    scale, shift = scale.astype(np.float32), shift.astype(np.float32)
+    over_ranges(
+        lambda first, last: _pack_bytes(
+            source, scale, shift, count, height * width, channels, first, last, target
+        ),
+        blocks,
+        packed.size * ELEMENT,
+    )
+    return packed

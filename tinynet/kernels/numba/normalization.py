@@ -1,0 +1,169 @@
+"""The passes over memory that batch normalisation is made of, on 16 lanes.
+
+Sums are float64, one a group of blocks, added in order.  Lanes after the last image are left
+out of the sums and written as zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
+from tinynet.kernels.numba.simd import add, lane_sum, load, multiply_add, splat, widen
+
+ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
+
+
+@kernel
+def _moments(x, count, first, last, channels, pixels, origin, sums):
+    """sums[0, c] += sum of (x - origin[c]), sums[1, c] += sum of (x - origin[c])**2."""
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for c in range(channels):
+            start = (block * channels + c) * pixels * 16
+            if real == 16:
+                minus = splat(-origin[c])
+                one = splat(origin[c] * 0 + 1)
+                total, squares = splat(origin[c] * 0), splat(origin[c] * 0)
+                for at in range(start, start + pixels * 16, 16):
+                    value = multiply_add(widen(load(x, at)), one, minus)
+                    total = add(total, value)
+                    squares = multiply_add(value, value, squares)
+                sums[0, c] += lane_sum(total)
+                sums[1, c] += lane_sum(squares)
+            else:
+                for at in range(start, start + pixels * 16, 16):
+                    for lane in range(real):
+                        value = np.float64(x[at + lane]) - origin[c]
+                        sums[0, c] += value
+                        sums[1, c] += value * value
+
+
+@kernel
+def _products(dy, x, mean, count, first, last, channels, pixels, sums):
+    """sums[0, c] += sum of dy, sums[1, c] += sum of dy * (x - mean[c])."""
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for c in range(channels):
+            start = (block * channels + c) * pixels * 16
+            if real == 16:
+                minus, one = splat(-mean[c]), splat(mean[c] * 0 + 1)
+                total, products = splat(mean[c] * 0), splat(mean[c] * 0)
+                for at in range(start, start + pixels * 16, 16):
+                    cotangent = widen(load(dy, at))
+                    total = add(total, cotangent)
+                    products = multiply_add(cotangent, multiply_add(widen(load(x, at)), one, minus), products)
+                sums[0, c] += lane_sum(total)
+                sums[1, c] += lane_sum(products)
+            else:
+                for at in range(start, start + pixels * 16, 16):
+                    for lane in range(real):
+                        sums[0, c] += dy[at + lane]
+                        sums[1, c] += dy[at + lane] * (np.float64(x[at + lane]) - mean[c])
+
+
+@kernel
+def _normalize(x, mean, factor, shift, count, first, last, channels, pixels, y):
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for c in range(channels):
+            start = (block * channels + c) * pixels * 16
+            for at in range(start, start + pixels * 16):
+                y[at] = (x[at] - mean[c]) * factor[c] + shift[c]
+            for at in range(start, start + pixels * 16, 16):
+                for lane in range(real, 16):
+                    y[at + lane] = 0
+
+
+@kernel
+def _input_gradient(
+    dy, x, mean, inverse_deviation, factor, mean_dy, mean_product, count, first, last, channels, pixels, dx
+):
+    for block in range(first, last):
+        real = min(16, count - block * 16)
+        for c in range(channels):
+            start = (block * channels + c) * pixels * 16
+            for at in range(start, start + pixels * 16):
+                normalised = (x[at] - mean[c]) * inverse_deviation[c]
+                dx[at] = (dy[at] - mean_dy[c] - normalised * mean_product[c]) * factor[c]
+            for at in range(start, start + pixels * 16, 16):
+                for lane in range(real, 16):
+                    dx[at + lane] = 0
+
+
+def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(B, C, H, W, 16) -> float64 mean and variance (divided by n) a channel, of `count` real images."""
+    blocks, channels, height, width, _ = x.shape
+    # Measured from the first pixel, so that a large common offset does not swallow the variance.
+    origin = x[0, :, 0, 0, 0].astype(np.float64)
+    flat, pixels = x.reshape(-1), height * width
+    sums = np.zeros((len(groups_of(blocks)), 2, channels))
+    over_groups(
+        lambda group, first, last: _moments(flat, count, first, last, channels, pixels, origin, sums[group]),
+        blocks,
+        x.size * ELEMENT,
+    )
+    mean, square = sums.sum(axis=0) / (count * pixels)
+    return origin + mean, np.maximum(square - mean * mean, 0.0)
+
+
+def normalize(
+    x: np.ndarray,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    count: int,
+) -> np.ndarray:
+    """(x - mean) * inverse_deviation * scale + shift a channel; padding lanes become zero."""
+    y = np.empty_like(x)
+    parameters = [a.astype(x.dtype) for a in (mean, inverse_deviation * scale, shift)]
+    _over_blocks(_normalize, x, [x.reshape(-1), *parameters], count, y)
+    return y
+
+
+def normalize_sums(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_deviation: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """float64 sums a channel of dy and of dy * normalised x: the gradients of shift and scale."""
+    blocks, channels, height, width, _ = x.shape
+    flat_dy, flat, mean = dy.reshape(-1), x.reshape(-1), mean.astype(np.float64)
+    sums = np.zeros((len(groups_of(blocks)), 2, channels))
+    over_groups(
+        lambda group, first, last: _products(
+            flat_dy, flat, mean, count, first, last, channels, height * width, sums[group]
+        ),
+        blocks,
+        x.size * ELEMENT,
+    )
+    total, products = sums.sum(axis=0)
+    return total, products * inverse_deviation
+
+
+def normalize_input_gradient(
+    dy: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    scale: np.ndarray,
+    mean_dy: np.ndarray,
+    mean_dy_normalised: np.ndarray,
+    count: int,
+) -> np.ndarray:
+    """scale * inverse_deviation * (dy - mean_dy - normalised x * mean_dy_normalised); padding lanes zero."""
+    dx = np.empty_like(x)
+    parameters = (mean, inverse_deviation, scale * inverse_deviation, mean_dy, mean_dy_normalised)
+    arrays = [dy.reshape(-1), x.reshape(-1), *[a.astype(x.dtype) for a in parameters]]
+    _over_blocks(_input_gradient, x, arrays, count, dx)
+    return dx
+
+
+def _over_blocks(function, x: np.ndarray, arrays: list[np.ndarray], count: int, result: np.ndarray) -> None:
+    blocks, channels, height, width, _ = x.shape
+    target = result.reshape(-1)
+    over_ranges(
+        lambda first, last: function(*arrays, count, first, last, channels, height * width, target),
+        blocks,
+        x.size * ELEMENT,
+    )

@@ -1,0 +1,34 @@
+"""Affine warping of small uint8 images, in integers, so that both kernel sets give the same bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def warp(images: np.ndarray, transforms: np.ndarray) -> np.ndarray:
+    """Bilinear sampling of each image through its own affine transform; black outside.
+
+    images      uint8 (n, h, w, c)
+    transforms  int32 (n, 2, 3) in 16.16 fixed point, from target to source pixel coordinates:
+                source_x = t[0, 0] * x + t[0, 1] * y + t[0, 2], source_y = t[1, 0] * x + ...
+    Weights have 8 bits; the result is rounded half up.
+    """
+    count, height, width, channels = images.shape
+    framed = np.zeros((count, height + 2, width + 2, channels), np.int32)  # a black frame of one pixel
+    framed[:, 1:-1, 1:-1] = images
+    y, x = np.mgrid[:height, :width].astype(np.int32)
+    t = transforms.astype(np.int32)[:, :, :, None, None]
+    source_x = t[:, 0, 0] * x + t[:, 0, 1] * y + t[:, 0, 2]  # (n, h, w), 16.16
+    source_y = t[:, 1, 0] * x + t[:, 1, 1] * y + t[:, 1, 2]
+    left, top = source_x >> 16, source_y >> 16
+    weight_x, weight_y = (source_x >> 8) & 255, (source_y >> 8) & 255
+    inside = (left >= -1) & (left < width) & (top >= -1) & (top < height)
+    left, top = np.clip(left, -1, width - 1) + 1, np.clip(top, -1, height - 1) + 1
+    image = np.arange(count)[:, None, None]
+
+    def corner(dy: int, dx: int, weight: np.ndarray) -> np.ndarray:
+        return framed[image, top + dy, left + dx] * weight[..., None]
+
+    total = corner(0, 0, (256 - weight_x) * (256 - weight_y)) + corner(0, 1, weight_x * (256 - weight_y))
+    total += corner(1, 0, (256 - weight_x) * weight_y) + corner(1, 1, weight_x * weight_y)
+    return np.where(inside[..., None], (total + (1 << 15)) >> 16, 0).astype(np.uint8)
