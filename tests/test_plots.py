@@ -39,7 +39,7 @@ SAVERS = {
 
 def texts(figure) -> list[str]:
     """Every text the figure shows, tick labels left out."""
-    found = [figure.get_supxlabel()]
+    found = [text.get_text() for text in figure.texts]
     for axes in figure.axes:
         found += [axes.get_title(), axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
         found += [text.get_text() for text in axes.texts]

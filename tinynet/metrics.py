@@ -171,7 +171,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def threshold_for_sensitivity(labels: np.ndarray, probabilities: np.ndarray, minimum: float) -> float | None:
-    """The highest threshold at which at least `minimum` (0 to 1) of the infected cells are found.
+    """The highest threshold at which at least `minimum` (0 to 1) of the infected cells, and at least
+    one, are found.
 
     The k-th highest score of an infected cell decides.  Returned is the middle between it and the next
     lower score of any cell (0 if there is none): the same answers on these cells, and safe from
