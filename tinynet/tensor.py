@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class Lanes:
         return (self.count, height, width, channels)
 
 
-_mode = threading.local()  # each thread has its own, so that a predicting thread does not disturb a training one
+# Each thread has its own, so that a predicting thread does not disturb a training one.
+_mode = threading.local()
 
 
 def grad_enabled() -> bool:
@@ -83,7 +84,9 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.numpy()
         array = np.asarray(data)
-        if array.dtype == np.float16 or (array.dtype.kind == "f" and not isinstance(data, np.ndarray | np.generic)):
+        if array.dtype == np.float16 or (
+            array.dtype.kind == "f" and not isinstance(data, np.ndarray | np.generic)
+        ):
             array = array.astype(np.float32)
         if array.dtype.kind not in "fiub":
             raise ArgumentError(f"Tensor: data must be numbers, got an array of {array.dtype}")
@@ -146,6 +149,15 @@ class Tensor:
         if self.size != 1:
             raise ShapeError(f"Tensor.item: wanted one element, got shape {self.shape}")
         return self.numpy().reshape(()).item()
+
+    if TYPE_CHECKING:  # attached by functions/operators.py
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def _binary(self, other: Any) -> Tensor: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _binary
+        __truediv__ = __rtruediv__ = __pow__ = __matmul__ = __getitem__ = _binary
 
     def detach(self) -> Tensor:
         """The same data without history: gradients stop here."""
@@ -225,7 +237,7 @@ class Function:
         """The layout of the result, given those of the inputs."""
         return None
 
-    def forward(self, *arrays: np.ndarray) -> np.ndarray:
+    def forward(self, *arrays: Any, **options: Any) -> np.ndarray:
         raise NotImplementedError
 
     def backward(self, cotangent: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -279,7 +291,7 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
             continue
         if tensor.creator is None or tensor.retains_grad:
             # A copy the first time: the array may be shared with another tensor's gradient.
-            tensor.grad = gradient.copy() if tensor.grad is None else tensor.grad + gradient
+            tensor.grad = np.array(gradient) if tensor.grad is None else np.asarray(tensor.grad + gradient)
         if tensor.creator is None:
             continue
         contributions = tensor.creator.backward(gradient)
@@ -299,5 +311,5 @@ def _print_step(tensor: Tensor, gradient: np.ndarray, contributions: tuple, trac
     for parent, contribution in zip(creator.inputs, contributions, strict=True):
         norm = "-" if contribution is None else f"{np.linalg.norm(contribution.ravel()):.4g}"
         parts.append(f"{parent.name or 'input'} {parent.shape} |grad| {norm}")
-    norm = np.linalg.norm(gradient.ravel())
-    print(f"{creator.label:<22} {tensor.shape} |grad| {norm:.4g}  ->  {'; '.join(parts)}", file=trace)
+    size = np.linalg.norm(gradient.ravel())
+    print(f"{creator.label:<22} {tensor.shape} |grad| {size:.4g}  ->  {'; '.join(parts)}", file=trace)

@@ -1,0 +1,8 @@
+"""The networks tinynet is made for, as functions that build them; trained weights in weights/."""
+
+from tinynet.models.autoencoder import autoencoder, classifier, encoder_layers
+from tinynet.models.small_cnn import small_cnn
+
+CLASS_NAMES = ("uninfected", "infected")
+
+__all__ = ["CLASS_NAMES", "autoencoder", "classifier", "encoder_layers", "small_cnn"]

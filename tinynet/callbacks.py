@@ -1,0 +1,254 @@
+"""What is done at the end of every epoch, in Keras's words: stop early, keep the best, log, checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinynet import files
+from tinynet.errors import ArgumentError, ModelFileError
+from tinynet.optim import Optimizer
+
+if TYPE_CHECKING:
+    from tinynet.model import Sequential
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Training:
+    """A training under way, as callbacks see it.
+
+    history  metrics by name, one number an epoch
+    epoch    epochs finished
+    stop     set it to end the training after this epoch
+    """
+
+    model: Sequential
+    optimizer: Optimizer
+    settings: dict[str, Any]
+    history: dict[str, list[float]] = field(default_factory=dict)
+    epoch: int = 0
+    stop: bool = False
+
+
+class Callback:
+    """Subclass and override what is needed.  `state` and `load_state` let a resumed training go on."""
+
+    def on_train_begin(self, training: Training) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        """After each epoch; `logs` holds its metrics, which are in training.history too."""
+
+    def on_train_end(self, training: Training) -> None:
+        """After the last epoch, early or not."""
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """What to remember across an interruption: arrays, and JSON-able values."""
+        return {}, {}
+
+    def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+
+
+class Best:
+    """The best value of a metric so far: the lowest of losses, the highest of anything else."""
+
+    def __init__(self, monitor: str, min_delta: float = 0.0, mode: str = "auto"):
+        if mode not in ("auto", "min", "max"):
+            raise ArgumentError(f'mode must be "auto", "min" or "max", got {mode!r}')
+        if not min_delta >= 0:
+            raise ArgumentError(f"min_delta must be at least 0, got {min_delta!r}")
+        self.monitor, self.min_delta = monitor, min_delta
+        self.sign = -1.0 if mode == "min" or (mode == "auto" and "loss" in monitor) else 1.0
+        self.value: float | None = None
+
+    def improves(self, logs: dict[str, float]) -> bool:
+        """Whether this epoch is the best so far (then it is remembered)."""
+        if self.monitor not in logs:
+            raise ArgumentError(f"monitor {self.monitor!r} is not measured here; there are {', '.join(logs)}")
+        value = logs[self.monitor]
+        if self.value is not None and not self.sign * (value - self.value) > self.min_delta:
+            return False
+        self.value = value
+        return True
+
+
+class EarlyStopping(Callback):
+    """Stop when the monitored metric has not improved for `patience` epochs; the best weights come back.
+
+    They come back however the training ends, by patience or by the number of epochs.
+    With patience None it never stops, and only restores.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int | None = 10,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+    ):
+        if patience is not None and (
+            isinstance(patience, bool) or not isinstance(patience, int) or patience < 0
+        ):
+            raise ArgumentError(
+                f"EarlyStopping: patience must be a whole number of at least 0, got {patience!r}"
+            )
+        self.patience, self.best = patience, Best(monitor, min_delta, mode)
+        self.waited, self.best_epoch = 0, 0
+        self.weights: Arrays = {}
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        if self.best.improves(logs):
+            self.waited, self.best_epoch = 0, training.epoch
+            self.weights = {name: array.copy() for name, array in training.model.state().items()}
+            return
+        self.waited += 1
+        if self.patience is not None and self.waited > self.patience:
+            training.stop = True
+
+    def on_train_end(self, training: Training) -> None:
+        if self.weights:
+            training.model.load_state(self.weights)
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        return self.weights, {"best": self.best.value, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        self.weights = dict(arrays)
+        self.best.value, self.best_epoch, self.waited = values["best"], values["best_epoch"], values["waited"]
+
+
+class ModelCheckpoint(Callback):
+    """Write the model file after each epoch, or only when the monitored metric is the best so far."""
+
+    def __init__(
+        self,
+        path: str | PathLike,
+        monitor: str = "val_loss",
+        save_best_only: bool = True,
+        mode: str = "auto",
+    ):
+        self.path, self.save_best_only = Path(path), save_best_only
+        self.best = Best(monitor, 0.0, mode)
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        if not self.save_best_only or self.best.improves(logs):
+            training.model.save(self.path)
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        return {}, {"best": self.best.value}
+
+    def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        self.best.value = values["best"]
+
+
+class CSVLogger(Callback):
+    """Write the history as a CSV file after each epoch: the epoch's number and one column a metric."""
+
+    def __init__(self, path: str | PathLike):
+        self.path = Path(path)
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["epoch", *training.history])
+        for number, values in enumerate(zip(*training.history.values(), strict=True), start=1):
+            writer.writerow([number, *[f"{value:.9g}" for value in values]])
+        files.write_atomically(self.path, [text.getvalue().encode()])
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate before each epoch to schedule(epoch), epochs counted from 0."""
+
+    def __init__(self, schedule: Callable[[int], float]):
+        self.schedule = schedule
+
+    def on_train_begin(self, training: Training) -> None:
+        training.optimizer.learning_rate = float(self.schedule(training.epoch))
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        training.optimizer.learning_rate = float(self.schedule(training.epoch))
+
+
+class TerminateOnNaN(Callback):
+    """End the training quietly, instead of with an exception, when a loss is NaN or infinite."""
+
+
+class BackupAndRestore(Callback):
+    """Keep everything that resuming needs in one checkpoint file; a later fit() with it goes on from there.
+
+    The file holds weights, optimiser, history, and the state of the callbacks listed with this one.
+    It is replaced whole after each epoch.  Weights end bitwise as without the interruption.
+    """
+
+    def __init__(self, path: str | PathLike):
+        self.path = Path(path)
+        self.others: list[Callback] = []
+
+    def on_train_begin(self, training: Training) -> None:
+        if self.path.exists():
+            restore(self.path, training, self.others)
+
+    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
+        backup(self.path, training, self.others)
+
+
+def backup(path: str | PathLike, training: Training, callbacks: list[Callback]) -> None:
+    """Write a checkpoint of a training under way."""
+    slots, scalars = training.optimizer.state()
+    arrays = {f"model/{name}": array for name, array in training.model.state().items()}
+    arrays |= {f"optimizer/{name}": array for name, array in slots.items()}
+    values = []
+    for number, callback in enumerate(callbacks):
+        kept, value = callback.state()
+        arrays |= {f"callback{number}/{name}": array for name, array in kept.items()}
+        values.append({"type": type(callback).__name__, "value": value})
+    state = {
+        "epoch": training.epoch,
+        "stop": training.stop,
+        "settings": training.settings,
+        "history": training.history,
+        "optimizer": scalars,
+        "callbacks": values,
+    }
+    files.save_checkpoint(path, arrays, state)
+
+
+def restore(path: str | PathLike, training: Training, callbacks: list[Callback]) -> None:
+    """Go on from a checkpoint; raises ModelFileError where it belongs to another training."""
+    arrays, state = files.load_checkpoint(path)
+    for name, value in training.settings.items():
+        kept = state["settings"].get(name)
+        if kept != value:
+            raise ModelFileError(
+                f"{path}: the interrupted training had {name} {kept!r}, this one has {value!r}; "
+                "resume with the same settings, or start anew in another folder"
+            )
+    kinds = [entry["type"] for entry in state["callbacks"]]
+    if kinds != [type(callback).__name__ for callback in callbacks]:
+        raise ModelFileError(f"{path}: the interrupted training had callbacks {kinds}, this one has others")
+    training.model.load_state(_below(arrays, "model/"))
+    training.optimizer.load_state(_below(arrays, "optimizer/"), state["optimizer"])
+    for number, callback in enumerate(callbacks):
+        callback.load_state(_below(arrays, f"callback{number}/"), state["callbacks"][number]["value"])
+    training.epoch, training.stop = state["epoch"], state["stop"]
+    training.history.update({name: list(values) for name, values in state["history"].items()})
+
+
+def finite(logs: dict[str, float]) -> bool:
+    """Whether every metric is a finite number."""
+    return all(math.isfinite(value) for value in logs.values())
+
+
+def _below(arrays: Arrays, prefix: str) -> Arrays:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

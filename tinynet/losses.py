@@ -1,0 +1,85 @@
+"""Losses by name, with what a training loop has to know about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet import functions as F
+from tinynet.errors import ArgumentError
+from tinynet.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as `compile` takes it.
+
+    name          as Keras calls it
+    function      (output, target) -> scalar Tensor, the mean over images
+    ending        the final activation the model must have, which the loss takes on itself; None: any
+    smoothing     the share of a class target that goes to all classes alike
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    ending: str | None = None
+    smoothing: float = 0.0
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether the model's last activation is left to the loss (and labels are classes)."""
+        return self.ending is not None
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether the target is a batch like the input: reconstruction."""
+        return self.ending is None
+
+    def __call__(self, output: Tensor, target: Any) -> Tensor:
+        if self.smoothing:
+            return self.function(output, target, smoothing=self.smoothing)
+        return self.function(output, target)
+
+    def check(self, activation: str | None) -> None:
+        """Raise ArgumentError unless a model that ends in `activation` can be trained with this loss."""
+        if self.ending is not None and activation != self.ending:
+            raise ArgumentError(
+                f"loss {self.name!r} wants a model whose last layer ends in {self.ending}, "
+                f"this one ends in {activation or 'no activation'}"
+            )
+
+    def right(self, logits: np.ndarray, labels: Any) -> int:
+        """How many of the images are classified as labelled."""
+        labels = np.asarray(labels)
+        if self.ending == "sigmoid":
+            return int(((logits >= 0).reshape(labels.shape) == (labels >= 0.5)).sum())
+        classes = labels.argmax(axis=1) if labels.ndim == 2 else labels
+        return int((logits.argmax(axis=1) == classes).sum())
+
+
+def sparse_categorical_crossentropy(smoothing: float = 0.0) -> Loss:
+    """Softmax cross-entropy against integer classes, with label smoothing if asked for."""
+    if not 0 <= smoothing < 1:
+        raise ArgumentError(f"smoothing must be at least 0 and below 1, got {smoothing!r}")
+    return Loss("sparse_categorical_crossentropy", F.softmax_cross_entropy, "softmax", smoothing)
+
+
+LOSSES = {
+    "mse": Loss("mse", F.mean_squared_error),
+    "mean_squared_error": Loss("mse", F.mean_squared_error),
+    "sparse_categorical_crossentropy": sparse_categorical_crossentropy(),
+    "categorical_crossentropy": Loss("categorical_crossentropy", F.softmax_cross_entropy, "softmax"),
+    "binary_crossentropy": Loss("binary_crossentropy", F.binary_cross_entropy, "sigmoid"),
+}
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """The loss of this name; raises ArgumentError for another."""
+    if isinstance(loss, Loss):
+        return loss
+    if loss not in LOSSES:
+        raise ArgumentError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    return LOSSES[loss]

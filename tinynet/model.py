@@ -1,0 +1,397 @@
+"""What a user holds: Sequential builds, trains, evaluates, predicts, explains itself, saves and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from tinynet import files, kernels, storage, summaries, training
+from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError
+from tinynet.images import Preprocessing
+from tinynet.layers import (
+    ACTIVATIONS,
+    Chain,
+    Context,
+    Layer,
+    Shape,
+    assign_names,
+    final_activation,
+    layer_from_json,
+)
+from tinynet.losses import Loss, get_loss
+from tinynet.optim import Optimizer, get_optimizer, optimizer_from_config
+from tinynet.tensor import Lanes, Tensor, no_grad
+
+BATCH = 256  # images a step in evaluate and predict
+
+
+class Sequential:
+    """A model: layers one after another (a layer may be a Residual or Concatenate block).
+
+    layers         a list of layers
+    input_shape    (height, width, channels) of one image, or (features,); may be left out, then it
+                   is taken from the first batch
+    preprocessing  what happens to uint8 images; by default they are divided by 255
+    class_names    for classifiers, in the order of the outputs
+    seed           of the initial weights
+    name           for printing
+
+    threshold      the probability of class 1 from which on `predict` of the command line says class 1
+    temperature    what logits are divided by before softmax or sigmoid (calibration)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+        name: str = "model",
+    ):
+        self.chain = Chain(layers)
+        assign_names(self.chain)
+        if not self.layers:
+            raise ArgumentError("Sequential: wanted at least one layer, got an empty list")
+        self.name, self.seed = name, seed
+        self.input_shape: Shape | None = None
+        self.preprocessing = preprocessing
+        self.class_names = list(class_names) if class_names is not None else None
+        self.threshold, self.temperature = 0.5, 1.0
+        self.provenance: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        self.optimizer: Optimizer | None = None
+        self.loss: Loss | None = None
+        if input_shape is not None:
+            self.build(input_shape)
+
+    def __repr__(self) -> str:
+        return f"Sequential({self.name!r}, {len(list(self.chain.leaves()))} layers, input {self.input_shape})"
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in order; blocks as one."""
+        return self.chain.layers
+
+    def layer(self, path: str) -> Layer:
+        """The layer with this name ("conv1", or "residual1/branch1/conv1"); raises ArgumentError."""
+        for leaf in self.chain.leaves():
+            if leaf.path == path:
+                return leaf
+        for layer in self.layers:
+            if layer.path == path:
+                return layer
+        known = ", ".join(leaf.path for leaf in self.chain.leaves())
+        raise ArgumentError(f"no layer is called {path!r}; there are {known}")
+
+    def build(self, input_shape: Shape, *, placeholders: bool = False) -> Sequential:
+        """Make the weights for images of this shape; called by fit and predict where it was not yet."""
+        if not isinstance(input_shape, tuple | list) or len(input_shape) not in (1, 3):
+            raise ArgumentError(
+                f"input_shape must be (height, width, channels) or (features,), got {input_shape!r}"
+            )
+        if not all(isinstance(side, int | np.integer) and side >= 1 for side in input_shape):
+            raise ArgumentError(f"input_shape must hold whole numbers of at least 1, got {input_shape!r}")
+        rng = None if placeholders else np.random.default_rng(self.seed)
+        shape = tuple(int(side) for side in input_shape)
+        self.output_shape = self.chain.build(shape, rng)
+        self.input_shape = shape
+        if self.preprocessing is None and len(shape) == 3 and shape[2] == 3:
+            self.preprocessing = Preprocessing(height=shape[0], width=shape[1])
+        names, ending = self.class_names, final_activation(self._last_leaf())
+        if names is not None and ending == "softmax" and len(names) != self.output_shape[0]:
+            raise ArgumentError(
+                f"class_names has {len(names)} names, the model {self.output_shape[0]} outputs"
+            )
+        return self
+
+    # Weights.
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every trainable array by name ("conv1.weight"): float32 Tensors, frozen ones included."""
+        return {
+            f"{layer.path}.{name}": parameter
+            for layer in self.chain.leaves()
+            for name, parameter in layer.parameters.items()
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that is saved: parameters and running statistics, by name, not copied."""
+        arrays = {name: parameter.data for name, parameter in self.parameters().items()}
+        for layer in self.chain.leaves():
+            arrays.update({f"{layer.path}.{name}": buffer for name, buffer in layer.buffers.items()})
+        return arrays
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take every parameter and running statistic from `arrays`; raises ShapeError where they differ."""
+        own = self.state()
+        for name in sorted(set(own) | set(arrays)):
+            if name not in arrays:
+                raise ShapeError(f"weights: {name} is missing")
+            if name not in own:
+                raise ShapeError(f"weights: the model has no {name}")
+            if arrays[name].shape != own[name].shape:
+                raise ShapeError(
+                    f"weights: {name} has shape {arrays[name].shape}, the model wants {own[name].shape}"
+                )
+            if arrays[name].dtype.kind != "f":
+                raise ShapeError(
+                    f"weights: {name} has dtype {arrays[name].dtype}, the model wants floating point"
+                )
+        for layer in self.chain.leaves():
+            for name, parameter in layer.parameters.items():
+                parameter.data = np.array(arrays[f"{layer.path}.{name}"], np.float32)
+            for name in layer.buffers:
+                layer.buffers[name] = np.array(arrays[f"{layer.path}.{name}"], np.float32)
+
+    def freeze(self, *paths: str) -> None:
+        """Keep these layers (all, if none are named) as they are in training."""
+        self._set_trainable(False, paths)
+
+    def unfreeze(self, *paths: str) -> None:
+        """Let these layers (all, if none are named) be trained again."""
+        self._set_trainable(True, paths)
+
+    def _set_trainable(self, trainable: bool, paths: tuple[str, ...]) -> None:
+        for chosen in [self.layer(path) for path in paths] or [self.chain]:
+            for layer in (chosen, *chosen.leaves()):
+                layer.trainable = trainable
+                for parameter in layer.parameters.values():
+                    parameter.requires_grad = trainable
+
+    # Forward.
+
+    def to_tensor(self, x: Any) -> Tensor:
+        """A batch as the model sees it, in lane layout: uint8 is preprocessed, float taken as scaled.
+
+        Raises ShapeError where the images have another size than the model's.
+        """
+        images = np.asarray(x.numpy() if isinstance(x, Tensor) else x)
+        if self.input_shape is None:
+            self.build(images.shape[1:])
+        wanted = self.input_shape
+        assert wanted is not None
+        if images.ndim != len(wanted) + 1 or images.shape[1:] != wanted:
+            sides = ", ".join(map(str, wanted))
+            raise ShapeError(
+                f"model {self.name!r} wants a batch (n, {sides}), got an array of shape {images.shape}"
+            )
+        if images.shape[0] == 0:
+            raise DataError(f"model {self.name!r}: got a batch without any image")
+        chosen = kernels.active()
+        lanes = chosen.lanes_for(images.shape[0])
+        if images.dtype == np.uint8 and self.preprocessing is not None:
+            deviation = np.array(self.preprocessing.deviation)
+            scale, shift = (
+                self.preprocessing.scale / deviation,
+                -np.array(self.preprocessing.mean) / deviation,
+            )
+            data = chosen.pack_bytes(images, scale, shift, lanes)
+        elif images.dtype.kind == "f":
+            data = chosen.pack(
+                images.astype(np.float32, copy=False).reshape(len(images), *_image(wanted)), lanes
+            )
+        else:
+            raise ArgumentError(
+                f"model {self.name!r} wants uint8 images or float32 ones already scaled, got {images.dtype}"
+            )
+        tensor = Tensor(data)
+        tensor.lanes = Lanes(images.shape[0], flat=len(wanted) == 1)
+        return tensor
+
+    def __call__(self, x: Any, context: Context | None = None) -> Tensor:
+        """The output for a batch: (n, outputs) or (n, h, w, c), in lane layout or ordinary."""
+        tensor = x if isinstance(x, Tensor) and x.lanes is not None else self.to_tensor(x)
+        context = context or Context()
+        context.last = self._last_leaf()
+        return self.chain(tensor, context)
+
+    def logits(self, x: Any) -> np.ndarray:
+        """The outputs before the final softmax or sigmoid, an ordinary float32 array; no temperature."""
+        with no_grad():
+            return self(x, Context(logits=True)).numpy()
+
+    def predict(self, x: Any, batch_size: int = BATCH) -> np.ndarray:
+        """Outputs for images x, float32: class probabilities (n, classes), or images (n, h, w, c).
+
+        x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
+           sizes, which are resized.  The temperature applies.  Safe to call from several threads.
+        """
+        if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
+            if self.preprocessing is None:
+                raise ArgumentError(f"model {self.name!r} has no preprocessing for a list of images")
+            x = np.stack([self.preprocessing.prepare(image) for image in x])
+        x = np.asarray(x)
+        if len(x) == 0:
+            raise DataError("predict: there are no images")
+        outputs = [
+            _probabilities(
+                self.logits(x[at : at + batch_size]), final_activation(self._last_leaf()), self.temperature
+            )
+            for at in range(0, len(x), _batch_size(batch_size))
+        ]
+        return np.concatenate(outputs)
+
+    def activations(self, x: Any) -> dict[str, np.ndarray]:
+        """Every layer's result by name: ordinary arrays (n, h, w, c) or (n, f), "input" first."""
+        tensor = self.to_tensor(x)
+        record: dict[str, Tensor] = {"input": tensor}
+        with no_grad():
+            self(tensor, Context(record=record))
+        return {name: result.numpy() for name, result in record.items()}
+
+    def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
+        """d(loss) / d(result) of every layer and / d(parameter), by name ("conv1", "conv1.weight").
+
+        The loss is the compiled one, the layers behave as in use.  Parameters' own `grad` is left as it was.
+        """
+        loss = self._compiled()[1]
+        tensor = self.to_tensor(x).retain_grad()
+        tensor.requires_grad = True
+        record: dict[str, Tensor] = {"input": tensor}
+        parameters = self.parameters()
+        before = {name: parameter.grad for name, parameter in parameters.items()}
+        for parameter in parameters.values():
+            parameter.grad = None
+        try:
+            output = self(tensor, Context(record=record, logits=loss.wants_logits))
+            for result in record.values():
+                result.retain_grad()
+            loss(output, self.target(x, y)).backward()
+            found = {name: result.grad_numpy() for name, result in record.items()}
+            found |= {name: parameter.grad for name, parameter in parameters.items()}
+        finally:
+            for name, parameter in parameters.items():
+                parameter.grad = before[name]
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+    # Training and evaluation.
+
+    def compile(self, optimizer: str | Optimizer = "rmsprop", loss: str | Loss = "mse") -> Sequential:
+        """Choose the optimiser and the loss (tinynet.losses.LOSSES names them).
+
+        Raises ArgumentError for unknown names, or a cross-entropy on a model that does not end in
+        softmax (or sigmoid, for the binary one).
+        """
+        chosen = get_loss(loss)
+        chosen.check(final_activation(self._last_leaf()))
+        self.optimizer, self.loss = get_optimizer(optimizer), chosen
+        return self
+
+    def target(self, x: Any, y: Any) -> Any:
+        """What the loss compares with: labels y, or for reconstruction images (x where y is left out)."""
+        source = x if y is None else y
+        if self._compiled()[1].wants_images:
+            return self.to_tensor(source)
+        if y is None:
+            raise ArgumentError("fit: labels y are needed for this loss")
+        return np.asarray(y)
+
+    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
+        """Train; returns a History.  See tinynet.training.fit for the options."""
+        return training.fit(self, x, y, **options)
+
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = BATCH) -> dict[str, float]:
+        """The mean loss over the images, and for classifiers the accuracy: {"loss": ..., "accuracy": ...}."""
+        loss = self._compiled()[1]
+        total, right, count = 0.0, 0, len(x)
+        if count == 0:
+            raise DataError("evaluate: there are no images")
+        for at in range(0, count, _batch_size(batch_size)):
+            part = slice(at, at + batch_size)
+            with no_grad():
+                output = self(x[part], Context(logits=loss.wants_logits))
+                target = self.target(x[part], None if y is None else y[part])
+                size = output.shape[0]
+                total += loss(output, target).item() * size
+            if loss.wants_logits:
+                right += loss.right(output.numpy(), target)
+        return {"loss": total / count} | ({"accuracy": right / count} if loss.wants_logits else {})
+
+    # Explaining and keeping.
+
+    def summary(self, print_fn: Any = print) -> str:
+        """Print and return a table: output shapes, parameters, multiply-adds, activation and file bytes."""
+        text = summaries.table(self)
+        if print_fn is not None:
+            print_fn(text)
+        return text
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the model file: weights, architecture, preprocessing, self-test; nothing in it can run."""
+        storage.save(self, path)
+
+    def _last_leaf(self) -> Layer:
+        return list(self.chain.leaves())[-1]
+
+    def _compiled(self) -> tuple[Optimizer, Loss]:
+        if self.optimizer is None or self.loss is None:
+            raise ArgumentError(f"model {self.name!r} has no optimiser and loss yet: call compile() first")
+        return self.optimizer, self.loss
+
+
+def _probabilities(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
+    if activation == "softmax":
+        scaled = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
+        powers = np.exp(scaled)
+        return powers / powers.sum(axis=-1, keepdims=True)
+    if activation == "sigmoid":
+        small = np.exp(-np.abs(logits / np.float32(temperature)))
+        return np.where(logits >= 0, np.float32(1), small) / (1 + small)
+    if activation is None:
+        return logits
+    return ACTIVATIONS[activation](logits).numpy()
+
+
+def load(model: str | PathLike) -> Sequential:
+    """Read a model file, or a shipped model by its name ("autoencoder").
+
+    Raises FileAccessError where there is none, ModelFileError where it is damaged, tampered with, of
+    another kind, or does not reproduce its own self-test.
+    """
+    path = storage.locate(model)
+    arrays, description = files.load_model_file(path)
+    try:
+        loaded = _from_description(description)
+        loaded.load_state(arrays)
+    except (ShapeError, ArgumentError, KeyError, TypeError) as problem:
+        raise ModelFileError(f"{path}: the model file does not describe a model: {problem}") from None
+    storage.check_selftest(loaded, description, path)
+    return loaded
+
+
+def _from_description(description: dict[str, Any]) -> Sequential:
+    architecture, preprocessing = description["architecture"], description["preprocessing"]
+    layers = architecture["layers"]
+    if not isinstance(layers, list):
+        raise ArgumentError("the layers are not a list")
+    model = Sequential(
+        [layer_from_json(layer) for layer in layers],
+        preprocessing=None if preprocessing is None else Preprocessing.from_json(preprocessing),
+        class_names=description["class_names"],
+        name=str(architecture["name"]),
+    )
+    model.build(tuple(architecture["input_shape"]), placeholders=True)
+    model.threshold, model.temperature = float(description["threshold"]), float(description["temperature"])
+    if not 0 <= model.threshold <= 1 or not model.temperature > 0:
+        raise ArgumentError("threshold must lie between 0 and 1, temperature above 0")
+    model.provenance, model.metrics = dict(description["provenance"]), dict(description["metrics"])
+    trained = description["training"]
+    if trained:
+        model.compile(optimizer_from_config(trained["optimizer"]), trained["loss"])
+    return model
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
+    return height, width, channels
+
+
+def _batch_size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ArgumentError(f"batch_size must be a whole number of at least 1, got {value!r}")
+    return int(value)

@@ -1,0 +1,111 @@
+"""A model as named arrays and a description, and the self-test that a file must pass when it is loaded."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import tinynet
+from tinynet import files, kernels
+from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
+from tinynet.layers import layer_to_json
+
+if TYPE_CHECKING:
+    from tinynet.model import Sequential
+
+SELFTEST_SEED = 1
+SELFTEST_OUTPUTS = 16  # of an output with more numbers, so many of them at even distances
+
+
+def save(model: Sequential, path: Any) -> None:
+    """Write the model file; on FileAccessError or NonFiniteError an older one is kept."""
+    files.save_model_file(path, _built(model).state(), describe(model))
+
+
+def file_size(model: Sequential) -> int:
+    """How many bytes `save` would write."""
+    return files.file_bytes(_built(model).state(), describe(model))
+
+
+def describe(model: Sequential) -> dict[str, Any]:
+    """Everything about a model but its weights, JSON-able (docs/model-file.md)."""
+    training = {}
+    if model.optimizer is not None and model.loss is not None:
+        training = {"optimizer": model.optimizer.config(), "loss": model.loss.name}
+    return {
+        "architecture": {
+            "name": model.name,
+            "input_shape": list(model.input_shape or ()),
+            "layers": [layer_to_json(layer) for layer in model.layers],
+        },
+        "preprocessing": model.preprocessing.to_json() if model.preprocessing else None,
+        "class_names": model.class_names,
+        "threshold": model.threshold,
+        "temperature": model.temperature,
+        "training": training,
+        "provenance": {"tinynet": tinynet.__version__, **model.provenance},
+        "metrics": model.metrics,
+        "self_test": {"seed": SELFTEST_SEED, "outputs": selftest_outputs(model, SELFTEST_SEED)},
+    }
+
+
+def selftest_outputs(model: Sequential, seed: int) -> list[float]:
+    """The model's logits for the self-test input, on the NumPy kernels; at most 16, evenly chosen."""
+    shape = model.input_shape or ()
+    height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
+    codes = files.selftest_input(seed, height, width, channels).reshape(1, *shape)
+    with kernels.using("numpy"), np.errstate(all="ignore"):
+        # Without preprocessing there is no place for bytes: the model gets them divided by 255.
+        x = codes if model.preprocessing is not None else (codes / 255).astype(np.float32)
+        outputs = model.logits(x).reshape(-1)
+    chosen = np.linspace(0, outputs.size - 1, min(outputs.size, SELFTEST_OUTPUTS)).astype(int)
+    return [float(f"{value:.7g}") for value in outputs[chosen].tolist()]
+
+
+def check_selftest(model: Sequential, description: dict[str, Any], path: Any) -> None:
+    """Raise ModelFileError unless the model gives the outputs that its file says it gives."""
+    test = description.get("self_test")
+    if not isinstance(test, dict) or not isinstance(test.get("seed"), int):
+        raise ModelFileError(f"{path}: the model file has no self-test")
+    files.check_selftest(test.get("outputs"), selftest_outputs(model, test["seed"]), path)
+
+
+def locate(model: Any) -> Path:
+    """The path of a model file, given a path or the name of a shipped model; raises FileAccessError."""
+    path = Path(model)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = weights_folder() / f"{path}.safetensors"
+    if shipped.is_file():
+        return shipped
+    raise FileAccessError(f"{path}: no such file, and no shipped model of that name; there are {_names()}")
+
+
+def weights_folder() -> Path:
+    """Where shipped weights lie: inside the installed package, or beside it in a checkout."""
+    package = Path(tinynet.__file__).parent
+    inside = package / "models" / "weights"
+    return inside if inside.is_dir() else package.parent / "models" / "weights"
+
+
+def shipped_names() -> list[str]:
+    """The names that `load` knows without a file."""
+    return sorted(path.stem for path in weights_folder().glob("*.safetensors"))
+
+
+def now() -> str:
+    """The time as provenance records it: UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()
+
+
+def _names() -> str:
+    return ", ".join(shipped_names()) or "none"
+
+
+def _built(model: Sequential) -> Sequential:
+    if model.input_shape is None:
+        raise ArgumentError(f"model {model.name!r} has no weights yet: give it an input_shape, or fit it")
+    return model

@@ -1,0 +1,101 @@
+"""The table that `summary()` prints: what a model costs, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinynet.errors import ArgumentError
+from tinynet.layers import Layer, Shape
+from tinynet.storage import file_size
+
+if TYPE_CHECKING:
+    from tinynet.model import Sequential
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: its costs for one image."""
+
+    name: str
+    kind: str
+    output_shape: Shape
+    parameters: int
+    multiply_accumulates: int
+    activation_bytes: int
+    trainable: bool
+
+
+def rows(model: Sequential) -> list[Row]:
+    """A Row for every layer, those inside blocks included."""
+    if model.input_shape is None:
+        raise ArgumentError(
+            "summary: the model has no input shape yet; give one, or call build() or fit() first"
+        )
+    return [_row(leaf) for leaf in model.chain.leaves() if leaf.input_shape is not None]
+
+
+def _row(layer: Layer) -> Row:
+    assert layer.input_shape is not None
+    shape = layer.output_shape(layer.input_shape)
+    return Row(
+        name=layer.path,
+        kind=type(layer).__name__,
+        output_shape=shape,
+        parameters=sum(parameter.size for parameter in layer.parameters.values()),
+        multiply_accumulates=layer.multiply_accumulates(layer.input_shape),
+        activation_bytes=4 * math.prod(shape),
+        trainable=layer.trainable,
+    )
+
+
+def totals(model: Sequential) -> dict[str, int]:
+    """Parameters, multiply-accumulates, activation bytes (all layers', one image, float32), file bytes."""
+    table = rows(model)
+    return {
+        "parameters": sum(row.parameters for row in table),
+        "trainable_parameters": sum(row.parameters for row in table if row.trainable),
+        "multiply_accumulates": sum(row.multiply_accumulates for row in table),
+        "activation_bytes": sum(row.activation_bytes for row in table),
+        "file_bytes": file_size(model),
+    }
+
+
+def table(model: Sequential) -> str:
+    """The summary as text."""
+    header = ("layer", "type", "output", "parameters", "multiply-adds", "activation bytes")
+    lines = [
+        (
+            row.name,
+            row.kind + ("" if row.trainable or not row.parameters else " (frozen)"),
+            " x ".join(map(str, row.output_shape)),
+            f"{row.parameters:,}",
+            f"{row.multiply_accumulates:,}",
+            f"{row.activation_bytes:,}",
+        )
+        for row in rows(model)
+    ]
+    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+
+    def formatted(line: tuple[str, ...]) -> str:
+        left = [entry.ljust(width) for entry, width in zip(line[:3], widths[:3], strict=True)]
+        right = [entry.rjust(width) for entry, width in zip(line[3:], widths[3:], strict=True)]
+        return "  ".join([*left, *right]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    sums = totals(model)
+    shape = " x ".join(map(str, model.input_shape or ()))
+    return "\n".join(
+        [
+            f"{model.name}: input {shape}; costs of one image",
+            rule,
+            formatted(header),
+            rule,
+            *map(formatted, lines),
+            rule,
+            f"parameters {sums['parameters']:,} ({sums['trainable_parameters']:,} trainable); "
+            f"multiply-adds {sums['multiply_accumulates']:,}; "
+            f"activations {sums['activation_bytes']:,} bytes; file {sums['file_bytes']:,} bytes",
+        ]
+    )
