@@ -1,0 +1,127 @@
+"""tinynet train: train a model on a folder of cells, or on synthetic ones, and leave a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+SUMMARY = "train a model on a folder of cells, or on synthetic cells"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
+    )
+    parser.add_argument("--model", default="autoencoder", help="autoencoder (default) or small-cnn")
+    parser.add_argument("--split", default="patient", choices=("patient", "image"), help="default: patient")
+    parser.add_argument(
+        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
+    )
+    parser.add_argument("--epochs", type=int, help="of the last stage; the stages before it follow")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--size", type=int, help="height and width of the model's input in pixels")
+    parser.add_argument("--learning-rate", type=float, help="the highest of the last stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
+    parser.add_argument(
+        "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with an interrupted run; takes no other option"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out the command."""
+    from tinynet.runs import RunConfig, train
+
+    verbose = 0 if arguments.quiet else 1
+    if arguments.resume is not None:
+        folder = Path(arguments.resume)
+        config = RunConfig.load(folder)
+        if arguments.data is not None:  # a data folder may have moved
+            config = replace(config, data=arguments.data)
+    else:
+        config = RunConfig(
+            model=arguments.model,
+            data=arguments.data,
+            exclude=arguments.exclude,
+            split=arguments.split,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            size=arguments.size,
+            learning_rate=arguments.learning_rate,
+            seed=arguments.seed,
+            augment=not arguments.no_augmentation,
+        )
+        folder = Path(arguments.out) if arguments.out else _free_folder(config.model)
+    if config.data is None:
+        if arguments.epochs is None and arguments.resume is None:
+            config = replace(config, epochs=20)
+        print(
+            f"no --data given: training on {config.synthetic} synthetic cells, drawn here; "
+            "they show that everything works, not how well it works on real cells",
+            file=sys.stderr,
+        )
+    try:
+        result = train(
+            config, folder, resume=arguments.resume is not None, command=_command(config), verbose=verbose
+        )
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; go on with: tinynet train --resume {folder}", file=sys.stderr)
+        return 130
+    print(_report(result, folder))
+    return 0
+
+
+def _report(result: dict[str, Any], folder: Path) -> str:
+    test, lines = result["test"], []
+    unseen = (
+        "patients" if result["split"] == "patient" else "images (of patients seen in training: optimistic)"
+    )
+    people = f" of {test['patients']} {unseen}" if test["patients"] else f" {unseen}"
+    lines.append(f"test: {test['n']} cells{people} not used in training")
+    for name in ("accuracy", "sensitivity", "specificity", "auc"):
+        value, interval = test[name], test["intervals"].get(name)
+        if value is not None:
+            spread = f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+            lines.append(f"  {name:<12} {value:.4f}{spread}")
+    if "test_all_labels" in result:
+        full = result["test_all_labels"]
+        lines.append(
+            f"  with the excluded images of the same patients: accuracy {full['accuracy']:.4f}, "
+            f"AUC {full['auc']:.4f} on {full['n']} cells"
+        )
+    lines.append(
+        f"model: {folder / 'model.safetensors'} ({result['file_bytes']:,} bytes); plots: {folder / 'plots'}"
+    )
+    lines.append("Not a medical device; for research and teaching.")
+    return "\n".join(lines)
+
+
+def _command(config: Any) -> str:
+    """The command that makes this run, without this machine's paths."""
+    parts = ["tinynet train", f"--model {config.model}"]
+    parts += ["--data DIR"] if config.data else []
+    parts += ["--exclude LIST"] if config.exclude else []
+    parts += [f"--split {config.split}"] if config.split != "patient" else []
+    for name in ("epochs", "size", "learning_rate"):
+        value = getattr(config, name)
+        parts += [f"--{name.replace('_', '-')} {value}"] if value is not None else []
+    parts += [f"--batch-size {config.batch_size}"] if config.batch_size != 128 else []
+    parts += ["--no-augmentation"] if not config.augment else []
+    return " ".join([*parts, f"--seed {config.seed}"])
+
+
+def _free_folder(model: str) -> Path:
+    """runs/MODEL, or the first of runs/MODEL-2, -3, ... that does not exist."""
+    folder, number = Path("runs") / model, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{model}-{number}"
+    return folder

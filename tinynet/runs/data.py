@@ -1,0 +1,100 @@
+"""The data of a run: images decoded at the model's size, divided into training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinynet.data import load_images, scan_folder, split_by_image, split_by_patient
+from tinynet.data.folder import CellFolder
+from tinynet.data.synthetic import synthetic_cells
+from tinynet.runs.config import RunConfig
+
+SHARES = (0.72, 0.08, 0.20)  # of training, validation and test: the report's section 4.1
+
+
+@dataclass
+class RunData:
+    """Images (n, size, size, 3) uint8, labels and patients (n,), and which of them are in which part.
+
+    kept      False for the images that --exclude names; they are in no part, but are loaded, so that
+              the test patients can be evaluated with and without them
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    names: list[str]
+    kept: np.ndarray
+    training: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    source: str
+    unreadable: int = 0
+
+    def digest(self) -> str:
+        """Of names, labels and which are kept: a resumed run must find the same."""
+        text = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape"))
+        text.update(self.labels.astype("<i8").tobytes() + self.kept.astype("u1").tobytes())
+        return text.hexdigest()[:16]
+
+    def test_with_excluded(self) -> np.ndarray:
+        """The test part, and what --exclude left out of the same patients."""
+        patients = np.unique(self.patients[self.test])
+        return np.flatnonzero(np.isin(self.patients, patients))
+
+
+def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
+    """Read or draw the images and divide them; raises DataError, ImageError or FileAccessError."""
+    if config.data is None:
+        cells = synthetic_cells(config.synthetic, size=size, seed=config.seed, patients=100)
+        parts = split(config, cells.labels, cells.patients)
+        kept = np.ones(len(cells.labels), bool)
+        source = f"{config.synthetic} synthetic cells"
+        return RunData(cells.images, cells.labels, cells.patients, cells.names, kept, *parts, source)
+    folder = scan_folder(config.data)
+    wanted = folder if config.exclude is None else folder.exclude(config.exclude)
+    loaded = load_images(folder, size, size, progress=progress)
+    readable = folder.select(loaded.kept)
+    for path, reason in loaded.unreadable[:5]:
+        print(f"passed over: {path}: {reason}", file=sys.stderr)
+    if len(loaded.unreadable) > 5:
+        print(f"passed over: {len(loaded.unreadable) - 5} more unreadable images", file=sys.stderr)
+    kept = np.isin(readable.names, wanted.names)
+    places = np.flatnonzero(kept)
+    parts = split(config, readable.labels[places], readable.patients[places])
+    _describe(folder, wanted, len(loaded.unreadable))
+    return RunData(
+        loaded.images,
+        readable.labels,
+        readable.patients,
+        list(readable.names),
+        kept,
+        *[places[part] for part in parts],
+        source=str(config.data),
+        unreadable=len(loaded.unreadable),
+    )
+
+
+def split(config: RunConfig, labels: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Indices of training, validation and test."""
+    if config.split == "patient":
+        return split_by_patient(labels, patients, SHARES, seed=config.seed)
+    print(
+        "note: a split by image puts cells of one patient on both sides, so its figures are optimistic; "
+        "--split patient, the default, does not",
+        file=sys.stderr,
+    )
+    return split_by_image(labels, SHARES, seed=config.seed)
+
+
+def _describe(folder: CellFolder, wanted: CellFolder, unreadable: int) -> None:
+    counts = wanted.class_counts()
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+    notes = [f"{len(folder.names) - len(wanted.names)} excluded"] if wanted is not folder else []
+    notes += [f"{folder.stray} other files passed over"] if folder.stray else []
+    notes += [f"{unreadable} unreadable"] if unreadable else []
+    print(f"data: {listed}" + (f" ({', '.join(notes)})" if notes else ""), file=sys.stderr)

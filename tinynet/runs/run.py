@@ -1,0 +1,178 @@
+"""Carrying out a recipe: its stages one after another, each resumable, then measuring and drawing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tinynet import files, metrics, storage
+from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
+from tinynet.data.augment import Augmentation
+from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
+from tinynet.model import Sequential
+from tinynet.runs import data as run_data
+from tinynet.runs import pictures
+from tinynet.runs.config import FILE, RunConfig
+from tinynet.runs.data import RunData
+
+MODEL_FILE = "model.safetensors"
+
+
+def train(
+    config: RunConfig, folder: Path, *, resume: bool = False, command: str = "", verbose: int = 1
+) -> dict:
+    """Train as `config` says and leave everything in `folder`; returns the metrics.
+
+    folder/model.safetensors   the best model of the last stage, by validation loss
+    folder/metrics.json        test and validation metrics
+    folder/history.csv         of the last stage; history-STAGE.csv of those before
+    folder/checkpoints/        what resuming needs
+    folder/plots/              what a person looks at
+    folder/config.json         the arguments
+
+    A folder that holds a run is not written over: raises ArgumentError unless `resume`.
+    """
+    from tinynet.models.recipes import RECIPES
+
+    if config.model not in RECIPES:
+        raise ArgumentError(f"--model must be one of {', '.join(RECIPES)}, got {config.model!r}")
+    recipe = RECIPES[config.model]
+    size = config.size or recipe.size
+    if not resume and (folder / FILE).exists():
+        raise ArgumentError(
+            f"{folder} already holds a run: choose another --out, or go on with --resume {folder}"
+        )
+    data = run_data.load(config, size, progress=bool(verbose))
+    _check_parts(data)
+    _prepare(folder, config, data, resume)
+
+    stages = recipe.stages(size, config.epochs or recipe.epochs, config.seed, config.learning_rate)
+    augmentation = Augmentation() if config.augment else None
+    model: Sequential | None = None
+    autoencoder: Sequential | None = None
+    histories: dict[str, dict[str, list[float]]] = {}
+    for number, stage in enumerate(stages, start=1):
+        model = stage.build(model)
+        model.freeze(*stage.frozen) if stage.frozen else None
+        steps = stage.epochs * -(-len(data.training) // config.batch_size)
+        model.compile(stage.optimizer(steps), stage.loss)
+        if verbose:
+            print(f"stage {number}/{len(stages)}: {stage.name}, {stage.epochs} epochs", file=sys.stderr)
+        last = stage is stages[-1]
+        history_file = folder / ("history.csv" if last else f"history-{stage.name}.csv")
+        callbacks: list[Callback] = [
+            EarlyStopping("val_loss", patience=None),  # only restores the best
+            CSVLogger(history_file),
+            BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
+        ]
+        x, held = data.images[data.training], data.images[data.validation]
+        with_labels = not stage.reconstructs
+        history = model.fit(
+            x,
+            data.labels[data.training] if with_labels else None,
+            validation_data=(held, data.labels[data.validation]) if with_labels else held,
+            epochs=stage.epochs,
+            batch_size=config.batch_size,
+            augmentation=augmentation,
+            seed=config.seed,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+        histories[stage.name] = history.history
+        if stage.reconstructs:
+            autoencoder = model
+            model.save(folder / f"{stage.name}.safetensors")
+    assert model is not None
+    result = measure(model, data, config)
+    model.provenance, model.metrics = _provenance(config, data, command), _for_the_file(result)
+    model.save(folder / MODEL_FILE)
+    result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
+    _write_json(folder / "metrics.json", result)
+    try:
+        pictures.draw(
+            folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
+        )
+    except MissingDependencyError as problem:
+        print(f"no plots: {problem}", file=sys.stderr)
+    return result
+
+
+def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
+    """Metrics of the validation and test parts, at the model's threshold.
+
+    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
+    patients back: excluding suspicious labels flatters any model.
+    """
+    parts = {"validation": data.validation, "test": data.test}
+    if not data.kept.all() and config.split == "patient":
+        parts["test_all_labels"] = data.test_with_excluded()
+    result: dict[str, Any] = {
+        "split": config.split,
+        "images": {name: len(getattr(data, name)) for name in ("training", "validation", "test")},
+        "excluded": int((~data.kept).sum()),
+        "unreadable": data.unreadable,
+        "parameters": sum(parameter.size for parameter in model.parameters().values()),
+    }
+    for name, part in parts.items():
+        probabilities = model.predict(data.images[part])[:, 1]
+        patients = data.patients[part] if config.split == "patient" else None
+        result[name] = metrics.evaluate_probabilities(
+            data.labels[part], probabilities, model.threshold, patients, seed=config.seed
+        )
+    return result
+
+
+def _check_parts(data: RunData) -> None:
+    for name in ("training", "validation", "test"):
+        if len(getattr(data, name)) == 0:
+            raise DataError(f"{data.source}: too few images, the {name} part is empty")
+
+
+def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> None:
+    """Make the run's folder, or see that a run to be resumed has the same data."""
+    path = folder / "data.json"
+    found = {"digest": data.digest(), "images": len(data.names), "source": data.source}
+    if resume and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before.get("digest") != found["digest"]:
+            raise ModelFileError(
+                f"{folder}: the data has changed since this run began ({before.get('images')} images then, "
+                f"{found['images']} now); resume with the same data, or start anew in another folder"
+            )
+        return
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise FileAccessError(
+            f"{folder}: cannot make the run's folder: {problem.strerror or problem}"
+        ) from None
+    _write_json(path, found)
+    config.save(folder)
+
+
+def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any]:
+    return {
+        "command": command,
+        "data": data.digest(),
+        "split": config.split,
+        "seed": config.seed,
+        "excluded": int((~data.kept).sum()),
+        "trained": storage.now(),
+        "images": [len(data.training), len(data.validation), len(data.test)],
+    }
+
+
+def _for_the_file(result: dict[str, Any]) -> dict[str, Any]:
+    """The few figures a model file carries: of the test part, rounded, with intervals."""
+    test = result["test"]
+    kept = {key: test[key] for key in ("n", "patients")}
+    for key in ("accuracy", "sensitivity", "specificity", "auc"):
+        interval = test["intervals"].get(key)
+        kept[key] = None if test[key] is None else [round(v, 4) for v in (test[key], *(interval or ()))]
+    return {"test": kept}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    files.write_atomically(path, [json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"])
