@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinynet import kernels
 from tinynet.kernels import numpy as reference
+from tinynet.kernels.numpy.pooling import pixel_counts
 from tinynet.kernels.window import Window, same_padding
 
 if kernels.numba_problem() is not None:
@@ -145,11 +146,7 @@ def test_pooling_agrees(geometry, channels, dtype, seed):
 @given(windows(maximum=3), dtypes, st.integers(0, 10**6))
 def test_average_pooling_agrees(geometry, dtype, seed):
     window, height, width = geometry
-    if not reference.max_pool(np.zeros((1, 1, height, width, 1)), window)[0].max() < np.inf:
-        return
-    counts = reference.average_pool(np.ones((1, 1, height, width, 1)), window)
-    if not np.isfinite(counts).all():
-        return
+    assume(pixel_counts(window, height, width).min() > 0)  # a window in the padding has no mean
     rng = np.random.default_rng(seed)
     x = random_lanes(rng, 2, 2, height, width, dtype)
     y = reference.average_pool(x, window)

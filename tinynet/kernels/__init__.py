@@ -5,12 +5,14 @@ lane layout (blocks, channels, height, width, lanes).  Nothing is imported or co
 the first operation asks for `active()`.
 
 TINYNET_KERNELS = numpy | numba | auto (default: numba where it can be imported).
+README.md in this folder describes the layout and how a kernel is added.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +22,17 @@ from tinynet.errors import ArgumentError, MissingDependencyError
 
 NAMES = ("numpy", "numba")
 _chosen: Any = None
+_of_thread = threading.local()
 
 
 def active() -> Any:
     """The kernel set in use, a module with `NAME` and the kernels; chosen at the first call."""
     global _chosen
+    chosen = getattr(_of_thread, "chosen", None)
+    if chosen is not None:
+        return chosen
     if _chosen is None:
-        _chosen = _choose(os.environ.get("TINYNET_KERNELS", "auto"))
+        _chosen = _choose(os.environ.get("TINYNET_KERNELS") or "auto")
     return _chosen
 
 
@@ -41,36 +47,50 @@ def use(name: str) -> None:
 
 @contextmanager
 def using(name: str) -> Iterator[Any]:
-    """`use(name)` within a `with` block (for the whole process, so not for two threads at once)."""
-    global _chosen
-    before = _chosen
-    use(name)
+    """Choose the kernel set within a `with` block, for this thread only."""
+    before = getattr(_of_thread, "chosen", None)
+    _of_thread.chosen = _choose(name)
     try:
-        yield active()
+        yield _of_thread.chosen
     finally:
-        _chosen = before
+        _of_thread.chosen = before
 
 
 def numba_problem() -> str | None:
     """Why the Numba kernels cannot be used here, or None where they can."""
-    try:
-        importlib.import_module("tinynet.kernels.numba")
-    except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
-        return f"{type(problem).__name__}: {problem}"
-    return None
+    problem = _numba_failure()
+    return None if problem is None else f"{type(problem).__name__}: {problem}"
+
+
+_failure: list[Exception | None] = []  # empty until Numba has been tried
+_warned = False
+
+
+def _numba_failure() -> Exception | None:
+    """What importing the Numba kernels raised, tried once a process."""
+    if not _failure:
+        try:
+            importlib.import_module("tinynet.kernels.numba")
+            _failure.append(None)
+        except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
+            _failure.append(problem.with_traceback(None))
+    return _failure[0]
 
 
 def _choose(name: str) -> Any:
+    global _warned
     if name not in (*NAMES, "auto"):
         raise ArgumentError(f"kernels (TINYNET_KERNELS): wanted numpy, numba or auto, got {name!r}")
-    if name != "numpy":
-        problem = numba_problem()
-        if problem is None:
-            return importlib.import_module("tinynet.kernels.numba")
-        if name == "numba":
-            raise MissingDependencyError(
-                f'Numba cannot be used here ({problem}); pip install "tinynet-cnn[fast]" brings it'
-            )
-        if "No module named 'numba'" not in problem:
-            warnings.warn(f"tinynet uses its NumPy kernels, Numba failed: {problem}", stacklevel=3)
+    if name == "numpy":
+        return importlib.import_module("tinynet.kernels.numpy")
+    failure = _numba_failure()
+    if failure is None:
+        return importlib.import_module("tinynet.kernels.numba")
+    absent = isinstance(failure, ModuleNotFoundError) and failure.name == "numba"
+    if name == "numba":
+        advice = 'pip install "tinynet-cnn[fast]" brings it' if absent else "or use the NumPy kernels"
+        raise MissingDependencyError(f"Numba cannot be used here ({numba_problem()}); {advice}")
+    if not absent and not _warned:
+        _warned = True
+        warnings.warn(f"tinynet uses its NumPy kernels, Numba failed: {numba_problem()}", stacklevel=3)
     return importlib.import_module("tinynet.kernels.numpy")

@@ -6,33 +6,50 @@ import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.simd import add, at_most, load, negative, splat, store, where_above
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
 
 @kernel
-def _relu(x, first, last, y):
-    for i in range(first, last):
-        y[i] = 0 if x[i] <= 0 else x[i]
+def _relu(x, size, first, last, y):
+    """Vectors first..last; the last of them may reach past `size`, and is then done number by number."""
+    zero = x.dtype.type(0)  # a bare 0 would make the whole expression float64
+    for vector in range(first, min(last, size // 16)):
+        value = load(x, vector * 16)
+        store(y, vector * 16, where_above(value, zero, value))
+    for i in range(max(first * 16, size // 16 * 16), min(last * 16, size)):
+        y[i] = zero if x[i] <= zero else x[i]
 
 
 @kernel
-def _relu_backward(dy, y, first, last, dx):
-    for i in range(first, last):
-        dx[i] = 0 if y[i] <= 0 else dy[i]
+def _relu_backward(dy, y, size, first, last, dx):
+    zero = y.dtype.type(0)
+    for vector in range(first, min(last, size // 16)):
+        store(dx, vector * 16, where_above(load(y, vector * 16), zero, load(dy, vector * 16)))
+    for i in range(max(first * 16, size // 16 * 16), min(last * 16, size)):
+        dx[i] = zero if y[i] <= zero else dy[i]
 
 
 @kernel
-def _relu6(x, first, last, y):
-    for i in range(first, last):
-        value = x[i]
-        y[i] = 0 if value <= 0 else (6 if value >= 6 else value)
+def _relu6(x, size, first, last, y):
+    zero, six = x.dtype.type(0), x.dtype.type(6)
+    for vector in range(first, min(last, size // 16)):
+        value = load(x, vector * 16)
+        store(y, vector * 16, at_most(where_above(value, zero, value), six))
+    for i in range(max(first * 16, size // 16 * 16), min(last * 16, size)):
+        y[i] = zero if x[i] <= zero else (six if x[i] > six else x[i])
 
 
 @kernel
-def _relu6_backward(dy, y, first, last, dx):
-    for i in range(first, last):
-        dx[i] = 0 if (y[i] <= 0 or y[i] >= 6) else dy[i]
+def _relu6_backward(dy, y, size, first, last, dx):
+    zero, six = y.dtype.type(0), y.dtype.type(6)
+    for vector in range(first, min(last, size // 16)):
+        value = load(y, vector * 16)
+        below_six = where_above(add(splat(six), negative(value)), zero, load(dy, vector * 16))
+        store(dx, vector * 16, where_above(value, zero, below_six))
+    for i in range(max(first * 16, size // 16 * 16), min(last * 16, size)):
+        dx[i] = zero if (y[i] <= zero or y[i] >= six) else dy[i]
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -58,6 +75,7 @@ def relu6_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _elementwise(function, *arrays: np.ndarray) -> np.ndarray:
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     result = np.empty(arrays[0].shape, arrays[0].dtype)
-    target = result.reshape(-1)
-    over_ranges(lambda first, last: function(*flat, first, last, target), target.size, target.size * ELEMENT)
+    target, size = result.reshape(-1), arrays[0].size
+    vectors = -(-size // 16)
+    over_ranges(lambda first, last: function(*flat, size, first, last, target), vectors, size * ELEMENT)
     return result

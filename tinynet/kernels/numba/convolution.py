@@ -169,7 +169,7 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
     padded = (padded_height, padded_width) != (height, width)
     image, plane = channels * height * width * LANES, out_height * out_width * LANES
     padded_plane = padded_height * padded_width * LANES
-    flat, flat_dy = x.reshape(-1), dy.reshape(-1)
+    flat, flat_dy = x.ravel(), dy.ravel()
     work = float(dy.size) * tables.taps.size
 
     if padded_plane == LANES and plane == LANES:  # a dense layer: its positions are the blocks
@@ -248,7 +248,7 @@ def _convolve(
     channels_each = channels // groups
     image, plane = channels * height * width * LANES, y.shape[2] * y.shape[3] * LANES
     padded_plane = padded_height * padded_width * LANES
-    flat, flat_y = x.reshape(-1), y.reshape(-1)
+    flat, flat_y = x.ravel(), y.reshape(-1)
 
     def task(first: int, last: int) -> None:
         if padded_plane == LANES and plane == LANES:  # a dense layer: its positions are the blocks

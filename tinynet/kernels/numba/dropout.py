@@ -6,6 +6,7 @@ import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.simd import load, multiply, splat, store, where_kept
 from tinynet.kernels.numpy.dropout import threshold
 
 ELEMENT = 30.0  # what an element costs, in multiply-adds
@@ -13,25 +14,20 @@ ELEMENT = 30.0  # what an element costs, in multiply-adds
 
 @kernel
 def _dropout(x, keys, limit, factor, elements, first, last, y):
+    scale = splat(factor)
     for block in range(first, last):
         for element in range(elements):
             offset = np.uint32(element) * np.uint32(0x9E3779B9)
             at = (block * elements + element) * 16
-            for lane in range(16):
-                bits = np.uint32(keys[block * 16 + lane] + offset)
-                bits = np.uint32(bits ^ (bits >> np.uint32(16)))
-                bits = np.uint32(bits * np.uint32(0x7FEB352D))
-                bits = np.uint32(bits ^ (bits >> np.uint32(15)))
-                bits = np.uint32(bits * np.uint32(0x846CA68B))
-                bits = np.uint32(bits ^ (bits >> np.uint32(16)))
-                y[at + lane] = x[at + lane] * factor if bits >= limit else 0
+            value = multiply(load(x, at), scale)
+            store(y, at, where_kept(keys, block * 16, np.uint32(offset), limit, value))
 
 
 def dropout(x: np.ndarray, keys: np.ndarray, rate: float) -> np.ndarray:
     """x / (1 - rate) where an element is kept, else 0; keys: uint32 (B, 16), one an image."""
-    y = np.empty_like(x)
+    y = np.empty(x.shape, x.dtype)
     elements = x[0, ..., 0].size
-    source, flat_keys, target = x.reshape(-1), np.ascontiguousarray(keys).reshape(-1), y.reshape(-1)
+    source, flat_keys, target = x.ravel(), np.ascontiguousarray(keys).reshape(-1), y.reshape(-1)
     limit, factor = threshold(rate), x.dtype.type(1.0 / (1.0 - rate))
     over_ranges(
         lambda first, last: _dropout(source, flat_keys, limit, factor, elements, first, last, target),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
-from tinynet.kernels.numba.simd import add, lane_sum, load, multiply_add, splat, widen
+from tinynet.kernels.numba.simd import add, lane_sum, load, multiply, multiply_add, splat, store, widen
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
@@ -69,11 +69,13 @@ def _normalize(x, mean, factor, shift, count, first, last, channels, pixels, y):
         real = min(16, count - block * 16)
         for c in range(channels):
             start = (block * channels + c) * pixels * 16
-            for at in range(start, start + pixels * 16):
-                y[at] = (x[at] - mean[c]) * factor[c] + shift[c]
+            minus, times, plus = splat(-mean[c]), splat(factor[c]), splat(shift[c])
             for at in range(start, start + pixels * 16, 16):
-                for lane in range(real, 16):
-                    y[at + lane] = 0
+                store(y, at, multiply_add(add(load(x, at), minus), times, plus))
+            if real < 16:
+                for at in range(start, start + pixels * 16, 16):
+                    for lane in range(real, 16):
+                        y[at + lane] = 0
 
 
 @kernel
@@ -84,12 +86,16 @@ def _input_gradient(
         real = min(16, count - block * 16)
         for c in range(channels):
             start = (block * channels + c) * pixels * 16
-            for at in range(start, start + pixels * 16):
-                normalised = (x[at] - mean[c]) * inverse_deviation[c]
-                dx[at] = (dy[at] - mean_dy[c] - normalised * mean_product[c]) * factor[c]
+            minus, times = splat(-mean[c]), splat(factor[c])
+            minus_dy, minus_product = splat(-mean_dy[c]), splat(-mean_product[c] * inverse_deviation[c])
             for at in range(start, start + pixels * 16, 16):
-                for lane in range(real, 16):
-                    dx[at + lane] = 0
+                centred = add(load(x, at), minus)
+                cotangent = multiply_add(centred, minus_product, add(load(dy, at), minus_dy))
+                store(dx, at, multiply(cotangent, times))
+            if real < 16:
+                for at in range(start, start + pixels * 16, 16):
+                    for lane in range(real, 16):
+                        dx[at + lane] = 0
 
 
 def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +103,7 @@ def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     blocks, channels, height, width, _ = x.shape
     # Measured from the first pixel, so that a large common offset does not swallow the variance.
     origin = x[0, :, 0, 0, 0].astype(np.float64)
-    flat, pixels = x.reshape(-1), height * width
+    flat, pixels = x.ravel(), height * width
     sums = np.zeros((len(groups_of(blocks)), 2, channels))
     over_groups(
         lambda group, first, last: _moments(flat, count, first, last, channels, pixels, origin, sums[group]),
@@ -117,9 +123,9 @@ def normalize(
     count: int,
 ) -> np.ndarray:
     """(x - mean) * inverse_deviation * scale + shift a channel; padding lanes become zero."""
-    y = np.empty_like(x)
+    y = np.empty(x.shape, x.dtype)
     parameters = [a.astype(x.dtype) for a in (mean, inverse_deviation * scale, shift)]
-    _over_blocks(_normalize, x, [x.reshape(-1), *parameters], count, y)
+    _over_blocks(_normalize, x, [x.ravel(), *parameters], count, y)
     return y
 
 
@@ -128,7 +134,7 @@ def normalize_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64 sums a channel of dy and of dy * normalised x: the gradients of shift and scale."""
     blocks, channels, height, width, _ = x.shape
-    flat_dy, flat, mean = dy.reshape(-1), x.reshape(-1), mean.astype(np.float64)
+    flat_dy, flat, mean = dy.ravel(), x.ravel(), mean.astype(np.float64)
     sums = np.zeros((len(groups_of(blocks)), 2, channels))
     over_groups(
         lambda group, first, last: _products(
@@ -152,9 +158,9 @@ def normalize_input_gradient(
     count: int,
 ) -> np.ndarray:
     """scale * inverse_deviation * (dy - mean_dy - normalised x * mean_dy_normalised); padding lanes zero."""
-    dx = np.empty_like(x)
+    dx = np.empty(x.shape, x.dtype)
     parameters = (mean, inverse_deviation, scale * inverse_deviation, mean_dy, mean_dy_normalised)
-    arrays = [dy.reshape(-1), x.reshape(-1), *[a.astype(x.dtype) for a in parameters]]
+    arrays = [dy.ravel(), x.ravel(), *[a.astype(x.dtype) for a in parameters]]
     _over_blocks(_input_gradient, x, arrays, count, dx)
     return dx
 

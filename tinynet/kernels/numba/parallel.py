@@ -7,12 +7,16 @@ order.  Threads take whole groups, so how many there are changes who computes, n
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
 
 from tinynet.errors import ArgumentError
 
@@ -35,8 +39,8 @@ def num_threads() -> int:
     global _threads
     if _threads is None:
         wanted = os.environ.get("TINYNET_NUM_THREADS")
-        if wanted is not None:
-            if not wanted.isdigit() or int(wanted) < 1:
+        if wanted:
+            if not wanted.isdecimal() or int(wanted) < 1:
                 raise ArgumentError(
                     f"TINYNET_NUM_THREADS: wanted a whole number of at least 1, got {wanted!r}"
                 )
@@ -48,16 +52,52 @@ def num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Run kernels on `count` threads from now on."""
+    """Run kernels on `count` threads from now on.  Raises ArgumentError for less than 1."""
     global _threads
-    if not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
         raise ArgumentError(f"set_num_threads: wanted a whole number of at least 1, got {count!r}")
-    _threads = count
+    _threads = int(count)
 
 
 # Handing work to another thread and waiting for it costs about 50 microseconds; this many
 # multiply-adds take about as long.
 WORTH_A_THREAD = 4e6
+
+
+class _Job:
+    """A task on ranges, which threads take one after another until none is left.
+
+    The caller takes ranges too, and waits only for ranges that another thread has begun: a
+    pool that is busy, or cannot start a thread, slows a job down but cannot hold it up.
+    """
+
+    def __init__(self, task: Callable[[int, int], Any], ranges: list[tuple[int, int]]):
+        self.task = task
+        self.count = len(ranges)
+        self.waiting = deque(ranges)  # whose popleft is safe between threads
+        self.finished = threading.Semaphore(0)
+        self.failures: list[BaseException] = []
+
+    def help(self) -> None:
+        """Run the task on ranges nobody has taken."""
+        while True:
+            try:
+                first, last = self.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                self.task(first, last)
+            except BaseException as failure:
+                self.failures.append(failure)
+            finally:
+                self.finished.release()
+
+    def wait(self) -> None:
+        """Until every range is done; raises what the task raised."""
+        for _ in range(self.count):
+            self.finished.acquire()
+        if self.failures:
+            raise self.failures[0]
 
 
 def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> None:
@@ -67,17 +107,17 @@ def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> Non
     multiply-adds there are in all.
     """
     threads = min(num_threads(), count)
-    if threads == 1 or work < WORTH_A_THREAD:
+    if threads <= 1 or work < WORTH_A_THREAD:
         task(0, count)
         return
     edges = [count * i // threads for i in range(threads + 1)]
-    pool = _executor(threads - 1)
-    others = [pool.submit(task, edges[i], edges[i + 1]) for i in range(1, threads)]
-    try:
-        task(edges[0], edges[1])
-    finally:
-        for other in others:
-            other.result()
+    job = _Job(task, list(itertools.pairwise(edges)))
+    with contextlib.suppress(RuntimeError):  # no thread to be had: at exit, or at a limit of the system
+        pool = _executor(threads - 1)
+        for _ in range(threads - 1):
+            pool.submit(job.help)
+    job.help()
+    job.wait()
 
 
 def over_groups(task: Callable[[int, int, int], Any], blocks: int, work: float) -> None:

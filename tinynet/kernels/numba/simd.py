@@ -18,6 +18,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
@@ -64,6 +65,8 @@ def _alignment(scalar: types.Float) -> int:
 
 
 def _element(context, builder, array_type, array, index):
+    if array_type.layout != "C":  # the flat index would be another number's
+        raise TypingError(f"a kernel takes C-contiguous arrays (ravel() makes one), not {array_type}")
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
 
@@ -164,6 +167,18 @@ def multiply_add(typing, a, b, c):
 
 
 @intrinsic
+def negative(typing, a):
+    """-a, lane by lane."""
+    return a(a), lambda context, builder, signature, arguments: builder.fneg(*arguments)
+
+
+@intrinsic
+def multiply(typing, a, b):
+    """a * b, lane by lane."""
+    return a(a, b), lambda context, builder, signature, arguments: builder.fmul(*arguments)
+
+
+@intrinsic
 def add(typing, a, b):
     """a + b, lane by lane."""
     return a(a, b), lambda context, builder, signature, arguments: builder.fadd(*arguments)
@@ -213,6 +228,57 @@ def where_equal(typing, a, b, x):
         return builder.select(builder.fcmp_ordered("==", a, b), x, ir.Constant(x.type, None))
 
     return x(a, b, x), generate
+
+
+@intrinsic
+def where_above(typing, a, limit, x):
+    """x where a > limit or a is NaN, else 0; `limit` is a scalar.  What a rectifier and its gradient do."""
+
+    def generate(context, builder, signature, arguments):
+        a, limit, x = arguments
+        not_above = builder.fcmp_ordered("<=", a, _splat(builder, a.type, limit))
+        return builder.select(not_above, ir.Constant(x.type, None), x)
+
+    return x(a, a.scalar, x), generate
+
+
+@intrinsic
+def at_most(typing, a, limit):
+    """The smaller of a and the scalar `limit`; NaN stays NaN."""
+
+    def generate(context, builder, signature, arguments):
+        a, limit = arguments
+        limit = _splat(builder, a.type, limit)
+        return builder.select(builder.fcmp_ordered(">", a, limit), limit, a)
+
+    return a(a, a.scalar), generate
+
+
+@intrinsic
+def where_kept(typing, keys, index, offset, limit, x):
+    """x where hash(keys[index + lane] + offset) >= limit, else 0: the hash of numpy/dropout.py, uint32."""
+
+    def generate(context, builder, signature, arguments):
+        keys, index, offset, limit, x = arguments
+        bits_type = ir.VectorType(ir.IntType(32), LANES)
+
+        def everywhere(value):
+            return _splat(builder, bits_type, value)
+
+        def constant(value):
+            return ir.Constant(bits_type, [value] * LANES)
+
+        pointer = _element(context, builder, signature.args[0], keys, index)
+        bits = builder.load(builder.bitcast(pointer, bits_type.as_pointer()), align=4)
+        bits = builder.add(bits, everywhere(offset))
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, None)):
+            bits = builder.xor(bits, builder.lshr(bits, constant(shift)))
+            if factor is not None:
+                bits = builder.mul(bits, constant(factor))
+        kept = builder.icmp_unsigned(">=", bits, everywhere(limit))
+        return builder.select(kept, x, ir.Constant(x.type, None))
+
+    return x(keys, types.intp, types.uint32, types.uint32, x), generate
 
 
 # Tiles.  `columns` arguments are tuples of flat offsets, one a column.
