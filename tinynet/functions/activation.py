@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 
 from tinynet import kernels
+from tinynet.errors import ShapeError
 from tinynet.functions.lanes import unpack
+from tinynet.functions.precision import same_precision
 from tinynet.tensor import Function, Lanes, Tensor, as_tensor
 
 
 class Elementwise(Function):
-    """A function of one number, applied to each: any shape, any layout."""
+    """A function of one number, applied to each: any shape, any layout.  Integers become float32."""
 
-    def __call__(self, *inputs: Any) -> Tensor:
+    def prepare(self, *inputs: Any) -> tuple[Tensor, ...]:
         self.kernels = kernels.active()
-        return super().__call__(*inputs)
+        return same_precision(*inputs)
 
     def result_lanes(self, *lanes: Lanes | None) -> Lanes | None:
         return lanes[0]
@@ -52,8 +54,8 @@ class Sigmoid(Elementwise):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         small = np.exp(-np.abs(x))
-        self.y = np.where(x >= 0, 1, small) / (1 + small)
-        return self.y.astype(x.dtype, copy=False)
+        self.y = (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype, copy=False)
+        return self.y
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
         return (dy * self.y * (1 - self.y),)
@@ -77,7 +79,12 @@ class Softmax(Function):
     """
 
     def prepare(self, *inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(unpack(value) for value in inputs)
+        (x,) = same_precision(*[unpack(value) for value in inputs])
+        if not x.shape or not x.shape[-1]:
+            raise ShapeError(
+                f"{self.label}: wanted one score a class along the last axis, got shape {x.shape}"
+            )
+        return (x,)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         # (..., K) -> (..., K); the maximum is taken out so that nothing overflows
@@ -123,10 +130,16 @@ def tanh(x: Any) -> Tensor:
 
 
 def softmax(x: Any) -> Tensor:
-    """Probabilities over the last axis: (..., K) -> (..., K), each row summing to 1."""
+    """Probabilities over the last axis: (..., K) -> (..., K), each row summing to 1.
+
+    Raises ShapeError for a scalar and for no classes.
+    """
     return Softmax()(x)
 
 
 def log_softmax(x: Any) -> Tensor:
-    """The logarithm of softmax, without its rounding: (..., K) -> (..., K)."""
+    """The logarithm of softmax, without its rounding: (..., K) -> (..., K).
+
+    Raises ShapeError for a scalar and for no classes.
+    """
     return LogSoftmax()(x)

@@ -14,21 +14,8 @@ import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.lanes import unpack
+from tinynet.functions.precision import Cast
 from tinynet.tensor import Function, Tensor, as_tensor
-
-
-class Cast(Function):
-    """y = x in another dtype; dx = dy in the dtype of x."""
-
-    def __init__(self, dtype: np.dtype):
-        self.dtype = dtype
-
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        self.original = x.dtype
-        return x.astype(self.dtype)
-
-    def backward(self, cotangent: np.ndarray) -> tuple[np.ndarray]:
-        return (cotangent.astype(self.original),)
 
 
 class ArrayFunction(Function):

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from tinynet.errors import ShapeError
-from tinynet.functions.lanes import pack, unpack
+from tinynet.functions.lanes import pack, pack_alike, unpack
 from tinynet.tensor import Function, Lanes, Tensor, as_tensor
 
 
 class _Join(Function):
-    """Several batches of images of one layout become one."""
+    """Several batches of images become one."""
 
     def __call__(self, *inputs: Any) -> Tensor:
         tensors = [as_tensor(value) for value in inputs]
-        result = super().__call__(*[pack(tensor) for tensor in tensors])
+        result = super().__call__(*pack_alike(self.label, *tensors))
         return result if any(tensor.lanes is not None for tensor in tensors) else unpack(result)
 
     def result_lanes(self, *lanes: Lanes | None) -> Lanes | None:
@@ -55,7 +55,7 @@ class Flatten(Function):
     """
 
     def prepare(self, *inputs: Any) -> tuple[Tensor, ...]:
-        return (pack(inputs[0]),)
+        return (pack(inputs[0], self.label),)
 
     def result_lanes(self, *lanes: Lanes | None) -> Lanes:
         assert lanes[0] is not None
@@ -69,15 +69,17 @@ class Flatten(Function):
 
 
 def add_images(*inputs: Any) -> Tensor:
-    """The sum of batches of one shape."""
+    """The sum of two or more batches of one shape, (n, h, w, c) or (n, f).  Raises ShapeError otherwise."""
     shapes = [as_tensor(value).shape for value in inputs]
-    if len(shapes) < 2 or any(shape != shapes[0] for shape in shapes):
-        raise ShapeError(f"add_images: wanted two or more batches of one shape, got {shapes}")
+    if len(shapes) < 2 or len(shapes[0]) not in (2, 4) or any(shape != shapes[0] for shape in shapes):
+        raise ShapeError(
+            f"add_images: wanted two or more batches of one shape, (n, h, w, c) or (n, f), got {shapes}"
+        )
     return Sum()(*inputs)
 
 
 def concatenate_channels(*inputs: Any) -> Tensor:
-    """(n, h, w, c_1), (n, h, w, c_2), ... -> (n, h, w, c_1 + c_2 + ...)."""
+    """(n, h, w, c_1), (n, h, w, c_2), ... -> (n, h, w, c_1 + c_2 + ...).  Raises ShapeError otherwise."""
     shapes = [as_tensor(value).shape for value in inputs]
     if not shapes or any(len(shape) != 4 or shape[:3] != shapes[0][:3] for shape in shapes):
         raise ShapeError(f"concatenate_channels: wanted images that agree in all but channels, got {shapes}")
@@ -85,7 +87,7 @@ def concatenate_channels(*inputs: Any) -> Tensor:
 
 
 def flatten(x: Any) -> Tensor:
-    """Images (n, h, w, c) -> vectors (n, h * w * c)."""
+    """Images (n, h, w, c) -> vectors (n, h * w * c).  Raises ShapeError for anything but images."""
     tensor = as_tensor(x)
     if tensor.ndim != 4:
         raise ShapeError(f"flatten: wanted images (n, height, width, channels), got shape {tensor.shape}")

@@ -114,16 +114,19 @@ def conv2d(
     """Convolve images (n, h, w, c) with kernels (kh, kw, c / groups, o), giving (n, h', w', o).
 
     bias      (o,), may be left out
+    stride, dilation   whole numbers of at least 1, or two: (vertical, horizontal)
     padding   "same" (h' = ceil(h / stride), odd padding at the bottom and right, as in Keras),
               "valid" (none), a number, (vertical, horizontal), or ((top, bottom), (left, right))
     groups    channels are divided into so many groups that do not see each other; with
               groups = c this is a depthwise convolution
 
+    Arguments of several precisions are computed in the widest, integers as float32.
     Raises ShapeError where the shapes do not fit together, ArgumentError for a nonsensical value.
     """
     x, weight = as_tensor(x), as_tensor(weight)
     check_convolution("conv2d", x.shape, weight.shape, groups)
     window = make_window("conv2d", x.shape[1:3], weight.shape[:2], stride, padding, dilation)
+    groups = int(groups)
     if bias is None:
         return Conv2D(window, groups)(x, weight)
     bias = as_tensor(bias)
@@ -133,10 +136,15 @@ def conv2d(
 
 
 def dense(x: Any, weight: Any, bias: Any = None) -> Tensor:
-    """x (n, features) or images (n, h, w, c) with h * w * c features, weight (features, o) -> (n, o)."""
+    """x (n, features) or images (n, h, w, c) with h * w * c features, weight (features, o) -> (n, o).
+
+    bias (o,), may be left out.  Raises ShapeError where the shapes do not fit together.
+    """
     x, weight = as_tensor(x), as_tensor(weight)
     features = int(np.prod(x.shape[1:]))
-    if x.ndim not in (2, 4) or weight.ndim != 2 or weight.shape[0] != features:
+    if x.ndim not in (2, 4):
+        raise ShapeError(f"dense: wanted x (n, features) or images (n, h, w, c), got shape {x.shape}")
+    if weight.ndim != 2 or weight.shape[0] != features or weight.shape[1] < 1:
         raise ShapeError(
             f"dense: x has shape {x.shape}, weight {weight.shape}; wanted a weight ({features}, outputs)"
         )
@@ -152,9 +160,9 @@ def check_convolution(where: str, x: tuple[int, ...], weight: tuple[int, ...], g
     """Raise ShapeError or ArgumentError unless images x and kernels weight fit together."""
     if len(x) != 4:
         raise ShapeError(f"{where}: wanted images (n, height, width, channels), got shape {x}")
-    if len(weight) != 4:
+    if len(weight) != 4 or 0 in weight:
         raise ShapeError(f"{where}: wanted a weight (kh, kw, channels / groups, outputs), got shape {weight}")
-    if not isinstance(groups, int) or groups < 1:
+    if not _whole(groups) or groups < 1:
         raise ArgumentError(f"{where}: groups must be a whole number of at least 1, got {groups!r}")
     if x[3] % groups or weight[3] % groups:
         raise ShapeError(
@@ -189,11 +197,11 @@ def make_window(
 
 def pair(where: str, name: str, value: Any) -> tuple[int, int]:
     """`value` as two whole numbers of at least 1: a number stands for both."""
-    values = (value, value) if isinstance(value, int | np.integer) else value
+    values = (value, value) if _whole(value) else value
     if (
         not isinstance(values, tuple | list)
         or len(values) != 2
-        or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 1 for v in values)
+        or not all(_whole(number) and number >= 1 for number in values)
     ):
         raise ArgumentError(
             f"{where}: {name} must be a whole number of at least 1 or two of them, got {value!r}"
@@ -202,16 +210,22 @@ def pair(where: str, name: str, value: Any) -> tuple[int, int]:
 
 
 def _padding(where, image, size, stride, padding, dilation) -> Padding:
-    if padding == "same":
-        return same_padding(image[0], image[1], size, stride, dilation)
-    if padding == "valid":
-        return ((0, 0), (0, 0))
-    sides = (padding, padding) if isinstance(padding, int | np.integer) else padding
+    if isinstance(padding, str) and padding in ("same", "valid"):
+        none = ((0, 0), (0, 0))
+        return none if padding == "valid" else same_padding(image[0], image[1], size, stride, dilation)
+    sides = (padding, padding) if _whole(padding) else padding
     if isinstance(sides, tuple | list) and len(sides) == 2:
-        sides = tuple((side, side) if isinstance(side, int | np.integer) else tuple(side) for side in sides)
-        if all(len(s) == 2 and all(isinstance(v, int | np.integer) and v >= 0 for v in s) for s in sides):
-            return tuple((int(a), int(b)) for a, b in sides)  # type: ignore[return-value]
+        pairs = [(side, side) if _whole(side) else side for side in sides]
+        if all(isinstance(two, tuple | list) and len(two) == 2 for two in pairs) and all(
+            _whole(number) and number >= 0 for two in pairs for number in two
+        ):
+            (top, bottom), (left, right) = pairs
+            return ((int(top), int(bottom)), (int(left), int(right)))
     raise ArgumentError(
         f'{where}: padding must be "same", "valid", a whole number, (vertical, horizontal) or '
         f"((top, bottom), (left, right)), got {padding!r}"
     )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -8,7 +8,8 @@ import numpy as np
 
 from tinynet import kernels
 from tinynet.errors import ArgumentError, ShapeError
-from tinynet.functions.lanes import pack, unpack
+from tinynet.functions.lanes import pack_alike, unpack
+from tinynet.functions.precision import same_precision
 from tinynet.tensor import Function, Tensor, as_tensor
 
 
@@ -83,14 +84,14 @@ class MeanSquaredError(Function):
 def softmax_cross_entropy(logits: Any, labels: Any, *, smoothing: float = 0.0) -> Tensor:
     """The mean cross-entropy in nats of logits (n, K) against labels.
 
-    labels: integers (n,) from 0 to K - 1, or target distributions (n, K).
+    labels: integers (n,) from 0 to K - 1, or target distributions (n, K), which have no gradient.
     smoothing: the share of each target given to all classes alike, at least 0 and below 1.
     Raises ShapeError or ArgumentError where logits and labels do not fit together.
     """
-    logits = unpack(logits)
-    if logits.ndim != 2:
+    (logits,) = same_precision(unpack(logits))
+    if logits.ndim != 2 or logits.size == 0:
         raise ShapeError(f"softmax_cross_entropy: wanted logits (n, classes), got shape {logits.shape}")
-    if not 0 <= smoothing < 1:
+    if not isinstance(smoothing, int | float | np.floating) or not 0 <= smoothing < 1:
         raise ArgumentError(
             f"softmax_cross_entropy: smoothing must be at least 0 and below 1, got {smoothing!r}"
         )
@@ -101,12 +102,16 @@ def softmax_cross_entropy(logits: Any, labels: Any, *, smoothing: float = 0.0) -
 
 
 def binary_cross_entropy(logits: Any, labels: Any) -> Tensor:
-    """The mean cross-entropy in nats of logits (any shape) against labels from 0 to 1 of the same shape."""
-    logits = unpack(logits)
+    """The mean cross-entropy in nats of logits (any shape) against labels from 0 to 1 of the same shape.
+
+    For logits (n, 1) the labels may be (n,).  The labels have no gradient.
+    Raises ShapeError for other shapes and for no logits, ArgumentError for labels outside 0 to 1.
+    """
+    (logits,) = same_precision(unpack(logits))
     target = as_tensor(labels).numpy()
-    if target.shape != logits.shape and target.size == logits.size:
-        target = target.reshape(logits.shape)  # labels (n,) for logits (n, 1)
-    if target.shape != logits.shape:
+    if (*target.shape, 1) == logits.shape:
+        target = target.reshape(logits.shape)
+    if target.shape != logits.shape or not logits.size:
         raise ShapeError(f"binary_cross_entropy: logits have shape {logits.shape}, labels {target.shape}")
     if not ((target >= 0) & (target <= 1)).all():
         raise ArgumentError("binary_cross_entropy: labels must lie between 0 and 1")
@@ -114,19 +119,27 @@ def binary_cross_entropy(logits: Any, labels: Any) -> Tensor:
 
 
 def mean_squared_error(x: Any, target: Any) -> Tensor:
-    """The mean of (x - target)**2 over every number of two batches of one shape, (n, h, w, c) or (n, f)."""
+    """The mean of (x - target)**2 over every number of two arrays of one shape, batches or others.
+
+    Raises ShapeError where the shapes differ or there are no numbers.
+    """
     x, target = as_tensor(x), as_tensor(target)
-    if x.shape != target.shape:
+    if x.shape != target.shape or not x.size:
         raise ShapeError(f"mean_squared_error: x has shape {x.shape}, target {target.shape}")
-    if x.lanes is None and x.ndim not in (2, 4):
+    if x.ndim not in (2, 4):
         x, target = x.reshape(1, -1), target.reshape(1, -1)  # type: ignore[attr-defined]
     function = MeanSquaredError(x.shape[0])
-    return function(pack(x), pack(target))
+    return function(*pack_alike("mean_squared_error", x, target))
 
 
 def _distribution(labels: np.ndarray, logits: Tensor) -> np.ndarray:
     count, classes = logits.shape
-    if labels.shape == (count, classes) and labels.dtype.kind == "f":
+    if labels.shape == (count, classes):
+        # The gradient takes it that they sum to 1; float32 probabilities do so within rounding.
+        if not ((labels >= 0).all() and (np.abs(labels.sum(axis=1) - 1.0) < 1e-4).all()):
+            raise ArgumentError(
+                "softmax_cross_entropy: target distributions must not be negative and must sum to 1 a row"
+            )
         return labels
     if labels.shape != (count,):
         raise ShapeError(f"softmax_cross_entropy: logits have shape {logits.shape}, labels {labels.shape}")

@@ -81,7 +81,8 @@ def batch_norm(
 
     statistics: (mean, variance), float (c,), used as constants; without them those of the batch.
     Returns the result, and the mean and variance (float64, divided by n) that were used.
-    Raises ShapeError where scale or shift do not have one number a channel.
+    Raises ShapeError where scale, shift or statistics do not have one number a channel, ArgumentError
+    unless epsilon is positive and no variance negative.
     """
     x, scale, shift = as_tensor(x), as_tensor(scale), as_tensor(shift)
     if x.ndim not in (2, 4):
@@ -95,7 +96,10 @@ def batch_norm(
     for name, parameter in (("scale", scale), ("shift", shift)):
         if parameter.shape != (channels,):
             raise ShapeError(f"batch_norm: {name} has shape {parameter.shape}, wanted ({channels},)")
-    function = BatchNorm(x.shape[0], epsilon, statistics)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not epsilon > 0:
+        raise ArgumentError(f"batch_norm: epsilon must be a positive number, got {epsilon!r}")
+    given = None if statistics is None else _statistics(statistics, channels)
+    function = BatchNorm(x.shape[0], float(epsilon), given)
     result = function(x, scale, shift)
     return result, function.mean, function.variance
 
@@ -109,15 +113,32 @@ def dropout(x: Any, rate: float, keys: np.ndarray) -> Tensor:
     check_rate("dropout", rate)
     tensor = as_tensor(x)
     keys = np.asarray(keys)
+    if tensor.ndim not in (2, 4):
+        raise ShapeError(f"dropout: wanted images (n, h, w, c) or vectors (n, f), got shape {tensor.shape}")
     if keys.shape != (tensor.shape[0],):
         raise ShapeError(
             f"dropout: wanted one key for each of {tensor.shape[0]} images, got shape {keys.shape}"
         )
+    if keys.dtype.kind not in "iu":
+        raise ArgumentError(f"dropout: keys must be whole numbers (uint32 or uint64), got {keys.dtype}")
     if rate == 0:
         return tensor
-    return Dropout(float(rate), (keys & 0xFFFFFFFF).astype(np.uint32))(tensor)
+    return Dropout(float(rate), keys.astype(np.uint32))(tensor)  # the low 32 bits
 
 
 def check_rate(where: str, rate: float) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+    """Raise ArgumentError, naming `where`, unless 0 <= rate < 1."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.floating) or not 0 <= rate < 1:
         raise ArgumentError(f"{where}: rate must be at least 0 and below 1, got {rate!r}")
+
+
+def _statistics(given: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ArgumentError(f"batch_norm: statistics must be (mean, variance), got {given!r:.80}")
+    mean, variance = (np.asarray(as_tensor(value).numpy(), np.float64) for value in given)
+    for name, array in (("mean", mean), ("variance", variance)):
+        if array.shape != (channels,):
+            raise ShapeError(f"batch_norm: {name} has shape {array.shape}, wanted ({channels},)")
+    if (variance < 0).any():
+        raise ArgumentError(f"batch_norm: a variance cannot be negative, got {variance.min()}")
+    return mean, variance

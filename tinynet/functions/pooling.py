@@ -90,7 +90,11 @@ def max_pool2d(
     stride: int | tuple[int, int] | None = None,
     padding: str | int | tuple = "valid",
 ) -> Tensor:
-    """Images (n, h, w, c) -> (n, h', w', c): the maximum of each window; stride defaults to the size."""
+    """Images (n, h, w, c) -> (n, h', w', c): the maximum of each window; stride defaults to the size.
+
+    padding: as in conv2d, but less than the window, which must see a pixel.
+    Raises ShapeError where the window does not fit, ArgumentError for a nonsensical value.
+    """
     x = _images("max_pool2d", x)
     window = pooling_window("max_pool2d", x.shape[1:3], size, stride, padding)
     return MaxPool2D(window)(x)
@@ -103,20 +107,30 @@ def average_pool2d(
     stride: int | tuple[int, int] | None = None,
     padding: str | int | tuple = "valid",
 ) -> Tensor:
-    """Images (n, h, w, c) -> (n, h', w', c): the mean of each window; stride defaults to the size."""
+    """Images (n, h, w, c) -> (n, h', w', c): the mean of each window; stride defaults to the size.
+
+    padding: as in conv2d, but less than the window, which must see a pixel.
+    Raises ShapeError where the window does not fit, ArgumentError for a nonsensical value.
+    """
     x = _images("average_pool2d", x)
     window = pooling_window("average_pool2d", x.shape[1:3], size, stride, padding)
     return AveragePool2D(window)(x)
 
 
 def global_average_pool2d(x: Any) -> Tensor:
-    """Images (n, h, w, c) -> (n, c): the mean of each channel."""
+    """Images (n, h, w, c) -> (n, c): the mean of each channel.  Raises ShapeError otherwise."""
     x = _images("global_average_pool2d", x)
+    if 0 in x.shape[1:3]:
+        raise ShapeError(f"global_average_pool2d: images of shape {x.shape} have no pixels")
     return GlobalAveragePool2D(Window((x.shape[1], x.shape[2])))(x)
 
 
 def upsample2d(x: Any, factor: int | tuple[int, int] = 2) -> Tensor:
-    """Images (n, h, w, c) -> (n, h * fh, w * fw, c), each pixel repeated."""
+    """Images (n, h, w, c) -> (n, h * fh, w * fw, c), each pixel repeated.
+
+    factor: a whole number of at least 1, or two: (vertical, horizontal).
+    Raises ShapeError for anything but images, ArgumentError for another factor.
+    """
     return UpSample2D(pair("upsample2d", "factor", factor))(_images("upsample2d", x))
 
 

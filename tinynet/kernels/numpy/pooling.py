@@ -15,7 +15,11 @@ def max_pool(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """
     taps = _taps(x, window, -np.inf)  # (kh * kw, B, C, H', W', L)
     tap = taps.argmax(axis=0)  # the first maximum, or the first NaN
-    return np.take_along_axis(taps, tap[None], axis=0)[0], tap.astype(x.dtype)
+    y = np.take_along_axis(taps, tap[None], axis=0)[0]
+    if any(map(any, window.padding)):  # a window of nothing but -inf: not the padding, which is -inf too
+        first = _real_taps(window, *x.shape[2:4]).argmax(axis=0)
+        tap = np.where(y == -np.inf, first, tap)
+    return y, tap.astype(x.dtype)
 
 
 def max_pool_backward(dy: np.ndarray, tap: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
@@ -42,13 +46,16 @@ def average_pool_backward(dy: np.ndarray, window: Window, height: int, width: in
 
 def pixel_counts(window: Window, height: int, width: int) -> np.ndarray:
     """(H', W'): how many real pixels each window covers."""
-    real = np.pad(np.ones((1, 1, height, width, 1)), ((0, 0), (0, 0), *window.padding, (0, 0)))
-    out = window.output_size(height, width)
-    return sum(real[:, :, rows, across] for rows, across in _tap_positions(window, *out))[0, 0, :, :, 0]
+    return _real_taps(window, height, width).sum(axis=0)[0, 0, :, :, 0]
 
 
 def _share(like: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
     return (1.0 / pixel_counts(window, height, width)).astype(like.dtype)[:, :, None]  # (H', W', 1)
+
+
+def _real_taps(window: Window, height: int, width: int) -> np.ndarray:
+    """(kh * kw, 1, 1, H', W', 1): 1 where a tap lies on the image, 0 where it lies on padding."""
+    return _taps(np.ones((1, 1, height, width, 1)), window, 0.0)
 
 
 def _taps(x: np.ndarray, window: Window, outside: float) -> np.ndarray:
