@@ -47,8 +47,9 @@ from tinynet.layers import (
     Tanh,
     UpSample2D,
 )
+from tinynet.loading import load
 from tinynet.losses import sparse_categorical_crossentropy
-from tinynet.model import Sequential, load
+from tinynet.model import Sequential
 from tinynet.optim import SGD, AdamW, RMSprop
 from tinynet.schedules import (
     Cosine,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinynet import files
-from tinynet.errors import ArgumentError, ModelFileError
+from tinynet.errors import ArgumentError, ModelFileError, TinynetError
 from tinynet.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ class Callback:
     """Subclass and override what is needed.  `state` and `load_state` let a resumed training go on."""
 
     def on_train_begin(self, training: Training) -> None:
-        """Before the first epoch."""
+        """Before the first epoch, and before anything is restored: forget an earlier training."""
+
+    def on_epoch_begin(self, training: Training) -> None:
+        """Before each epoch; `training.epoch` is its number, from 0."""
 
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
         """After each epoch; `logs` holds its metrics, which are in training.history too."""
@@ -77,6 +80,8 @@ class Best:
         if self.monitor not in logs:
             raise ArgumentError(f"monitor {self.monitor!r} is not measured here; there are {', '.join(logs)}")
         value = logs[self.monitor]
+        if math.isnan(value):
+            return False
         if self.value is not None and not self.sign * (value - self.value) > self.min_delta:
             return False
         self.value = value
@@ -86,8 +91,8 @@ class Best:
 class EarlyStopping(Callback):
     """Stop when the monitored metric has not improved for `patience` epochs; the best weights come back.
 
-    They come back however the training ends, by patience or by the number of epochs.
-    With patience None it never stops, and only restores.
+    They come back however the training ends, by patience or by the number of epochs.  A patience of 0
+    is one of 1, as in Keras.  With patience None it never stops, and only restores.
     """
 
     def __init__(
@@ -107,13 +112,16 @@ class EarlyStopping(Callback):
         self.waited, self.best_epoch = 0, 0
         self.weights: Arrays = {}
 
+    def on_train_begin(self, training: Training) -> None:
+        self.best.value, self.waited, self.best_epoch, self.weights = None, 0, 0, {}
+
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
         if self.best.improves(logs):
             self.waited, self.best_epoch = 0, training.epoch
             self.weights = {name: array.copy() for name, array in training.model.state().items()}
             return
         self.waited += 1
-        if self.patience is not None and self.waited > self.patience:
+        if self.patience is not None and self.waited >= self.patience:
             training.stop = True
 
     def on_train_end(self, training: Training) -> None:
@@ -140,6 +148,9 @@ class ModelCheckpoint(Callback):
     ):
         self.path, self.save_best_only = Path(path), save_best_only
         self.best = Best(monitor, 0.0, mode)
+
+    def on_train_begin(self, training: Training) -> None:
+        self.best.value = None
 
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
         if not self.save_best_only or self.best.improves(logs):
@@ -173,11 +184,8 @@ class LearningRateScheduler(Callback):
     def __init__(self, schedule: Callable[[int], float]):
         self.schedule = schedule
 
-    def on_train_begin(self, training: Training) -> None:
-        training.optimizer.learning_rate = float(self.schedule(training.epoch))
-
-    def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
-        training.optimizer.learning_rate = float(self.schedule(training.epoch))
+    def on_epoch_begin(self, training: Training) -> None:
+        training.optimizer.learning_rate = self.schedule(training.epoch)
 
 
 class TerminateOnNaN(Callback):
@@ -188,7 +196,9 @@ class BackupAndRestore(Callback):
     """Keep everything that resuming needs in one checkpoint file; a later fit() with it goes on from there.
 
     The file holds weights, optimiser, history, and the state of the callbacks listed with this one.
-    It is replaced whole after each epoch.  Weights end bitwise as without the interruption.
+    It is replaced whole after each epoch.  Weights end bitwise as without the interruption, which is
+    why a file of a training with other data, layers, optimiser or options is refused; only the number
+    of epochs may change.
     """
 
     def __init__(self, path: str | PathLike):
@@ -227,27 +237,31 @@ def backup(path: str | PathLike, training: Training, callbacks: list[Callback]) 
 def restore(path: str | PathLike, training: Training, callbacks: list[Callback]) -> None:
     """Go on from a checkpoint; raises ModelFileError where it belongs to another training."""
     arrays, state = files.load_checkpoint(path)
-    for name, value in training.settings.items():
-        kept = state["settings"].get(name)
-        if kept != value:
-            raise ModelFileError(
-                f"{path}: the interrupted training had {name} {kept!r}, this one has {value!r}; "
-                "resume with the same settings, or start anew in another folder"
+    try:
+        _same_training(training, callbacks, state)
+        training.model.load_state(_below(arrays, "model/"))
+        training.optimizer.load_state(
+            _below(arrays, "optimizer/"), state["optimizer"], training.model.parameters()
+        )
+        for number, callback in enumerate(callbacks):
+            callback.load_state(_below(arrays, f"callback{number}/"), state["callbacks"][number]["value"])
+        training.epoch, training.stop = state["epoch"], state["stop"]
+        training.history.update({name: list(values) for name, values in state["history"].items()})
+    except (TinynetError, KeyError, TypeError, AttributeError) as problem:
+        raise ModelFileError(
+            f"{path}: {problem}; resume with the same settings, or start anew in another folder"
+        ) from None
+
+
+def _same_training(training: Training, callbacks: list[Callback], state: dict[str, Any]) -> None:
+    """Raise ArgumentError unless the checkpoint is of a training like this one."""
+    settings = {**training.settings, "callbacks": [type(callback).__name__ for callback in callbacks]}
+    before = {**state["settings"], "callbacks": [entry["type"] for entry in state["callbacks"]]}
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ArgumentError(
+                f"the interrupted training had {name} {before.get(name)!r:.200}, this one has {value!r:.200}"
             )
-    kinds = [entry["type"] for entry in state["callbacks"]]
-    if kinds != [type(callback).__name__ for callback in callbacks]:
-        raise ModelFileError(f"{path}: the interrupted training had callbacks {kinds}, this one has others")
-    training.model.load_state(_below(arrays, "model/"))
-    training.optimizer.load_state(_below(arrays, "optimizer/"), state["optimizer"])
-    for number, callback in enumerate(callbacks):
-        callback.load_state(_below(arrays, f"callback{number}/"), state["callbacks"][number]["value"])
-    training.epoch, training.stop = state["epoch"], state["stop"]
-    training.history.update({name: list(values) for name, values in state["history"].items()})
-
-
-def finite(logs: dict[str, float]) -> bool:
-    """Whether every metric is a finite number."""
-    return all(math.isfinite(value) for value in logs.values())
 
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:

@@ -10,7 +10,8 @@ import numpy as np
 
 from tinynet import functions as F
 from tinynet.errors import ArgumentError
-from tinynet.tensor import Tensor
+from tinynet.layers import as_vectors
+from tinynet.tensor import Tensor, no_grad
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,23 @@ class Loss:
     def __call__(self, output: Tensor, target: Any) -> Tensor:
         if self.smoothing:
             return self.function(output, target, smoothing=self.smoothing)
-        return self.function(output, target)
+        return self.function(as_vectors(output), target)
+
+    def config(self) -> str | dict[str, Any]:
+        """The name, with the smoothing where there is some, as JSON can hold it, for `loss_from_config`."""
+        return {"name": self.name, "smoothing": self.smoothing} if self.smoothing else self.name
+
+    def check_labels(self, labels: np.ndarray, outputs: tuple[int, ...]) -> None:
+        """Raise ArgumentError or ShapeError unless every label is one for a model with these outputs.
+
+        The loss itself judges them, on outputs of zero.
+        """
+        for at in range(0, len(labels), 4096):
+            part = labels[at : at + 4096]
+            with no_grad():
+                value = self(Tensor(np.zeros((len(part), *outputs), np.float32)), part).item()
+            if not np.isfinite(value):
+                raise ArgumentError(f"loss {self.name!r}: the labels hold NaN or infinity")
 
     def check(self, activation: str | None) -> None:
         """Raise ArgumentError unless a model that ends in `activation` can be trained with this loss."""
@@ -62,7 +79,7 @@ class Loss:
 
 def sparse_categorical_crossentropy(smoothing: float = 0.0) -> Loss:
     """Softmax cross-entropy against integer classes, with label smoothing if asked for."""
-    if not 0 <= smoothing < 1:
+    if isinstance(smoothing, bool) or not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise ArgumentError(f"smoothing must be at least 0 and below 1, got {smoothing!r}")
     return Loss("sparse_categorical_crossentropy", F.softmax_cross_entropy, "softmax", smoothing)
 
@@ -80,6 +97,15 @@ def get_loss(loss: str | Loss) -> Loss:
     """The loss of this name; raises ArgumentError for another."""
     if isinstance(loss, Loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ArgumentError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     return LOSSES[loss]
+
+
+def loss_from_config(config: Any) -> Loss:
+    """The loss that `config()` described; raises ArgumentError."""
+    if not isinstance(config, dict):
+        return get_loss(config)
+    if set(config) != {"name", "smoothing"} or config["name"] != "sparse_categorical_crossentropy":
+        raise ArgumentError(f"loss: got {config!r:.80}, wanted a name, or one with its smoothing")
+    return sparse_categorical_crossentropy(config["smoothing"])

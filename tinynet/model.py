@@ -1,4 +1,4 @@
-"""What a user holds: Sequential builds, trains, evaluates, predicts, explains itself, saves and loads."""
+"""What a user holds: Sequential builds, trains, evaluates, predicts, explains itself and saves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinynet import files, kernels, storage, summaries, training
-from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError
-from tinynet.images import Preprocessing
+from tinynet import kernels, storage, summaries, training
+from tinynet.arguments import as_array, names, number, whole_number
+from tinynet.errors import ArgumentError, DataError, ShapeError
+from tinynet.images import MAX_SIDE, Preprocessing
 from tinynet.layers import (
     ACTIVATIONS,
     Chain,
@@ -19,10 +20,9 @@ from tinynet.layers import (
     Shape,
     assign_names,
     final_activation,
-    layer_from_json,
 )
 from tinynet.losses import Loss, get_loss
-from tinynet.optim import Optimizer, get_optimizer, optimizer_from_config
+from tinynet.optim import Optimizer, get_optimizer
 from tinynet.tensor import Lanes, Tensor, no_grad
 
 BATCH = 256  # images a step in evaluate and predict
@@ -57,10 +57,11 @@ class Sequential:
         assign_names(self.chain)
         if not self.layers:
             raise ArgumentError("Sequential: wanted at least one layer, got an empty list")
-        self.name, self.seed = name, seed
-        self.input_shape: Shape | None = None
+        self.name, self.seed = name, whole_number("Sequential: seed", seed, 0)
+        self.input_shape: Shape | None = None  # until it is built
+        self.output_shape: Shape = ()
         self.preprocessing = preprocessing
-        self.class_names = list(class_names) if class_names is not None else None
+        self.class_names = None if class_names is None else names("class_names", class_names)
         self.threshold, self.temperature = 0.5, 1.0
         self.provenance: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
@@ -78,36 +79,59 @@ class Sequential:
         return self.chain.layers
 
     def layer(self, path: str) -> Layer:
-        """The layer with this name ("conv1", or "residual1/branch1/conv1"); raises ArgumentError."""
-        for leaf in self.chain.leaves():
-            if leaf.path == path:
-                return leaf
-        for layer in self.layers:
+        """The layer or block of this name ("conv1", "residual1/branch1/conv1"); raises ArgumentError."""
+        for layer in self.chain.walk():
             if layer.path == path:
                 return layer
-        known = ", ".join(leaf.path for leaf in self.chain.leaves())
+        known = ", ".join(layer.path for layer in self.chain.walk())
         raise ArgumentError(f"no layer is called {path!r}; there are {known}")
 
     def build(self, input_shape: Shape, *, placeholders: bool = False) -> Sequential:
-        """Make the weights for images of this shape; called by fit and predict where it was not yet."""
+        """Make the weights for images of this shape; called by fit and predict where it was not yet.
+
+        Raises ArgumentError or ShapeError, before any weight is made, where the layers, the preprocessing
+        or the class names do not fit it.  With `placeholders` the weights take no memory (see load).
+        """
         if not isinstance(input_shape, tuple | list) or len(input_shape) not in (1, 3):
             raise ArgumentError(
                 f"input_shape must be (height, width, channels) or (features,), got {input_shape!r}"
             )
-        if not all(isinstance(side, int | np.integer) and side >= 1 for side in input_shape):
-            raise ArgumentError(f"input_shape must hold whole numbers of at least 1, got {input_shape!r}")
-        rng = None if placeholders else np.random.default_rng(self.seed)
-        shape = tuple(int(side) for side in input_shape)
-        self.output_shape = self.chain.build(shape, rng)
-        self.input_shape = shape
-        if self.preprocessing is None and len(shape) == 3 and shape[2] == 3:
-            self.preprocessing = Preprocessing(height=shape[0], width=shape[1])
-        names, ending = self.class_names, final_activation(self._last_leaf())
-        if names is not None and ending == "softmax" and len(names) != self.output_shape[0]:
+        shape = tuple(whole_number("each side of input_shape", side, 1) for side in input_shape)
+        output_shape = self.chain.output_shape(shape)
+        made = self.preprocessing
+        if made is not None and (made.height, made.width, 3) != shape:
             raise ArgumentError(
-                f"class_names has {len(names)} names, the model {self.output_shape[0]} outputs"
+                f"the preprocessing makes images ({made.height}, {made.width}, 3), the model takes {shape}"
             )
+        if self.class_names is not None and len(output_shape) == 1:
+            classes = 2 if output_shape == (1,) and self._ending() == "sigmoid" else output_shape[0]
+            if len(self.class_names) != classes:
+                raise ArgumentError(
+                    f"class_names has {len(self.class_names)} names, the model {classes} classes"
+                )
+        self.chain.build(shape, None if placeholders else np.random.default_rng(self.seed))
+        self.input_shape, self.output_shape = shape, output_shape
+        if made is None and len(shape) == 3 and shape[2] == 3 and max(shape) <= MAX_SIDE:
+            self.preprocessing = Preprocessing(height=shape[0], width=shape[1])
         return self
+
+    @property
+    def threshold(self) -> float:
+        """The probability of class 1, from 0 to 1, from which on an image is called class 1."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = number("threshold", value, 0.0, 1.0)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before softmax or sigmoid, from 0.001 to 1000."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = number("temperature", value, 1e-3, 1e3)
 
     # Weights.
 
@@ -158,10 +182,7 @@ class Sequential:
 
     def _set_trainable(self, trainable: bool, paths: tuple[str, ...]) -> None:
         for chosen in [self.layer(path) for path in paths] or [self.chain]:
-            for layer in (chosen, *chosen.leaves()):
-                layer.trainable = trainable
-                for parameter in layer.parameters.values():
-                    parameter.requires_grad = trainable
+            chosen.trainable = trainable
 
     # Forward.
 
@@ -170,7 +191,7 @@ class Sequential:
 
         Raises ShapeError where the images have another size than the model's.
         """
-        images = np.asarray(x.numpy() if isinstance(x, Tensor) else x)
+        images = as_array(f"model {self.name!r}", x)
         if self.input_shape is None:
             self.build(images.shape[1:])
         wanted = self.input_shape
@@ -195,6 +216,11 @@ class Sequential:
             data = chosen.pack(
                 images.astype(np.float32, copy=False).reshape(len(images), *_image(wanted)), lanes
             )
+        elif images.dtype == np.uint8:
+            raise ArgumentError(
+                f"model {self.name!r} has no preprocessing for uint8 (only RGB images have); "
+                "it wants float32 already scaled"
+            )
         else:
             raise ArgumentError(
                 f"model {self.name!r} wants uint8 images or float32 ones already scaled, got {images.dtype}"
@@ -207,7 +233,7 @@ class Sequential:
         """The output for a batch: (n, outputs) or (n, h, w, c), in lane layout or ordinary."""
         tensor = x if isinstance(x, Tensor) and x.lanes is not None else self.to_tensor(x)
         context = context or Context()
-        context.last = self._last_leaf()
+        context.last = self._last_layer()
         return self.chain(tensor, context)
 
     def logits(self, x: Any) -> np.ndarray:
@@ -225,14 +251,12 @@ class Sequential:
             if self.preprocessing is None:
                 raise ArgumentError(f"model {self.name!r} has no preprocessing for a list of images")
             x = np.stack([self.preprocessing.prepare(image) for image in x])
-        x = np.asarray(x)
+        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self._ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
         outputs = [
-            _probabilities(
-                self.logits(x[at : at + batch_size]), final_activation(self._last_leaf()), self.temperature
-            )
-            for at in range(0, len(x), _batch_size(batch_size))
+            _probabilities(self.logits(x[at : at + size]), ending, self.temperature)
+            for at in range(0, len(x), size)
         ]
         return np.concatenate(outputs)
 
@@ -247,7 +271,9 @@ class Sequential:
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
         """d(loss) / d(result) of every layer and / d(parameter), by name ("conv1", "conv1.weight").
 
-        The loss is the compiled one, the layers behave as in use.  Parameters' own `grad` is left as it was.
+        The loss is the compiled one, the layers behave as in use.  A cross-entropy takes the last
+        layer's activation on itself: that layer's result is then its logits.  Frozen parameters have
+        no gradient.  Parameters' own `grad` is left as it was.
         """
         loss = self._compiled()[1]
         tensor = self.to_tensor(x).retain_grad()
@@ -278,18 +304,34 @@ class Sequential:
         softmax (or sigmoid, for the binary one).
         """
         chosen = get_loss(loss)
-        chosen.check(final_activation(self._last_leaf()))
+        chosen.check(self._ending())
         self.optimizer, self.loss = get_optimizer(optimizer), chosen
         return self
 
     def target(self, x: Any, y: Any) -> Any:
-        """What the loss compares with: labels y, or for reconstruction images (x where y is left out)."""
-        source = x if y is None else y
-        if self._compiled()[1].wants_images:
-            return self.to_tensor(source)
-        if y is None:
-            raise ArgumentError("fit: labels y are needed for this loss")
-        return np.asarray(y)
+        """What the loss compares with: labels y; for a squared error numbers like the output.
+
+        Those may be uint8 images, which are preprocessed as inputs are, and are x where y is left out.
+        """
+        loss = self._compiled()[1]
+        if not loss.wants_images:
+            if y is None:
+                raise ArgumentError(f"loss {loss.name!r} needs labels y")
+            return as_array("labels", y)
+        values = as_array("the target", x if y is None else y)
+        if self.input_shape is None:
+            self.build(as_array(f"model {self.name!r}", x).shape[1:])
+        if values.ndim == 1 and self.output_shape == (1,):
+            values = values[:, None]
+        if values.shape[1:] != self.output_shape:
+            raise ShapeError(
+                f"loss {loss.name!r}: the model gives {self.output_shape}, its target is {values.shape[1:]}"
+            )
+        if values.dtype == np.uint8 and self.output_shape == self.input_shape:
+            return self.to_tensor(values)
+        if values.dtype.kind not in "fiu":
+            raise ArgumentError(f"loss {loss.name!r}: the target must be numbers, got {values.dtype}")
+        return Tensor(values.astype(np.float32))
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
@@ -297,17 +339,19 @@ class Sequential:
 
     def evaluate(self, x: Any, y: Any = None, batch_size: int = BATCH) -> dict[str, float]:
         """The mean loss over the images, and for classifiers the accuracy: {"loss": ..., "accuracy": ...}."""
-        loss = self._compiled()[1]
+        loss, size = self._compiled()[1], whole_number("batch_size", batch_size, 1)
+        x, y = as_array("evaluate", x), None if y is None else as_array("labels", y)
         total, right, count = 0.0, 0, len(x)
         if count == 0:
             raise DataError("evaluate: there are no images")
-        for at in range(0, count, _batch_size(batch_size)):
-            part = slice(at, at + batch_size)
+        if y is not None and len(y) != count:
+            raise ShapeError(f"evaluate: there are {count} images and {len(y)} labels")
+        for at in range(0, count, size):
+            part = slice(at, at + size)
             with no_grad():
                 output = self(x[part], Context(logits=loss.wants_logits))
                 target = self.target(x[part], None if y is None else y[part])
-                size = output.shape[0]
-                total += loss(output, target).item() * size
+                total += loss(output, target).item() * output.shape[0]
             if loss.wants_logits:
                 right += loss.right(output.numpy(), target)
         return {"loss": total / count} | ({"accuracy": right / count} if loss.wants_logits else {})
@@ -325,8 +369,15 @@ class Sequential:
         """Write the model file: weights, architecture, preprocessing, self-test; nothing in it can run."""
         storage.save(self, path)
 
-    def _last_leaf(self) -> Layer:
-        return list(self.chain.leaves())[-1]
+    def _last_layer(self) -> Layer | None:
+        """The layer whose activation is the model's last operation; None after a sum or concatenation."""
+        layer: Layer | None = self.chain
+        while isinstance(layer, Chain):
+            layer = layer.layers[-1] if layer.layers else None
+        return layer
+
+    def _ending(self) -> str | None:
+        return final_activation(self._last_layer())
 
     def _compiled(self) -> tuple[Optimizer, Loss]:
         if self.optimizer is None or self.loss is None:
@@ -347,51 +398,6 @@ def _probabilities(logits: np.ndarray, activation: str | None, temperature: floa
     return ACTIVATIONS[activation](logits).numpy()
 
 
-def load(model: str | PathLike) -> Sequential:
-    """Read a model file, or a shipped model by its name ("autoencoder").
-
-    Raises FileAccessError where there is none, ModelFileError where it is damaged, tampered with, of
-    another kind, or does not reproduce its own self-test.
-    """
-    path = storage.locate(model)
-    arrays, description = files.load_model_file(path)
-    try:
-        loaded = _from_description(description)
-        loaded.load_state(arrays)
-    except (ShapeError, ArgumentError, KeyError, TypeError) as problem:
-        raise ModelFileError(f"{path}: the model file does not describe a model: {problem}") from None
-    storage.check_selftest(loaded, description, path)
-    return loaded
-
-
-def _from_description(description: dict[str, Any]) -> Sequential:
-    architecture, preprocessing = description["architecture"], description["preprocessing"]
-    layers = architecture["layers"]
-    if not isinstance(layers, list):
-        raise ArgumentError("the layers are not a list")
-    model = Sequential(
-        [layer_from_json(layer) for layer in layers],
-        preprocessing=None if preprocessing is None else Preprocessing.from_json(preprocessing),
-        class_names=description["class_names"],
-        name=str(architecture["name"]),
-    )
-    model.build(tuple(architecture["input_shape"]), placeholders=True)
-    model.threshold, model.temperature = float(description["threshold"]), float(description["temperature"])
-    if not 0 <= model.threshold <= 1 or not model.temperature > 0:
-        raise ArgumentError("threshold must lie between 0 and 1, temperature above 0")
-    model.provenance, model.metrics = dict(description["provenance"]), dict(description["metrics"])
-    trained = description["training"]
-    if trained:
-        model.compile(optimizer_from_config(trained["optimizer"]), trained["loss"])
-    return model
-
-
 def _image(shape: Shape) -> tuple[int, int, int]:
     height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
     return height, width, channels
-
-
-def _batch_size(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ArgumentError(f"batch_size must be a whole number of at least 1, got {value!r}")
-    return int(value)

@@ -10,7 +10,7 @@ import numpy as np
 
 import tinynet
 from tinynet import files, kernels
-from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
+from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, TinynetError
 from tinynet.layers import layer_to_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ SELFTEST_OUTPUTS = 16  # of an output with more numbers, so many of them at even
 
 def save(model: Sequential, path: Any) -> None:
     """Write the model file; on FileAccessError or NonFiniteError an older one is kept."""
-    files.save_model_file(path, _built(model).state(), describe(model))
+    for name, array in _built(model).state().items():
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"{path}: not written, {name} holds NaN or infinity")
+    files.save_model_file(path, model.state(), describe(model))
 
 
 def file_size(model: Sequential) -> int:
@@ -34,7 +37,7 @@ def describe(model: Sequential) -> dict[str, Any]:
     """Everything about a model but its weights, JSON-able (docs/model-file.md)."""
     training = {}
     if model.optimizer is not None and model.loss is not None:
-        training = {"optimizer": model.optimizer.config(), "loss": model.loss.name}
+        training = {"optimizer": model.optimizer.config(), "loss": model.loss.config()}
     return {
         "architecture": {
             "name": model.name,
@@ -61,6 +64,8 @@ def selftest_outputs(model: Sequential, seed: int) -> list[float]:
         # Without preprocessing there is no place for bytes: the model gets them divided by 255.
         x = codes if model.preprocessing is not None else (codes / 255).astype(np.float32)
         outputs = model.logits(x).reshape(-1)
+    if not np.isfinite(outputs).all():
+        raise NonFiniteError(f"model {model.name!r}: its answer to the self-test is not finite")
     chosen = np.linspace(0, outputs.size - 1, min(outputs.size, SELFTEST_OUTPUTS)).astype(int)
     return [float(f"{value:.7g}") for value in outputs[chosen].tolist()]
 
@@ -68,19 +73,32 @@ def selftest_outputs(model: Sequential, seed: int) -> list[float]:
 def check_selftest(model: Sequential, description: dict[str, Any], path: Any) -> None:
     """Raise ModelFileError unless the model gives the outputs that its file says it gives."""
     test = description.get("self_test")
-    if not isinstance(test, dict) or not isinstance(test.get("seed"), int):
+    if (
+        not isinstance(test, dict)
+        or set(test) != {"seed", "outputs"}
+        or not isinstance(test["outputs"], list)
+    ):
         raise ModelFileError(f"{path}: the model file has no self-test")
-    files.check_selftest(test.get("outputs"), selftest_outputs(model, test["seed"]), path)
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in test["outputs"]):
+        raise ModelFileError(f"{path}: the outputs of the self-test are not numbers")
+    try:
+        computed = selftest_outputs(model, test["seed"])
+    except (TinynetError, MemoryError) as problem:
+        raise ModelFileError(f"{path}: the self-test cannot be run: {problem}") from None
+    files.check_selftest(test["outputs"], computed, path)
 
 
 def locate(model: Any) -> Path:
     """The path of a model file, given a path or the name of a shipped model; raises FileAccessError."""
-    path = Path(model)
-    if path.exists() or path.suffix or len(path.parts) != 1:
+    try:
+        path = Path(model)
+    except TypeError:
+        raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}") from None
+    if path.is_file() or path.suffix or len(path.parts) != 1:
         return path
-    shipped = weights_folder() / f"{path}.safetensors"
-    if shipped.is_file():
-        return shipped
+    shipped = weights_folder() / f"{path}.safetensors"  # found before a folder of the same name
+    if shipped.is_file() or path.exists():
+        return shipped if shipped.is_file() else path
     raise FileAccessError(f"{path}: no such file, and no shipped model of that name; there are {_names()}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinynet.errors import ArgumentError
-from tinynet.layers import Layer, Shape
+from tinynet.layers import Chain, Layer, Shape
 from tinynet.storage import file_size
 
 if TYPE_CHECKING:
@@ -28,23 +28,24 @@ class Row:
 
 
 def rows(model: Sequential) -> list[Row]:
-    """A Row for every layer, those inside blocks included."""
+    """A Row for every layer, and after those inside it for every sum and concatenation."""
     if model.input_shape is None:
         raise ArgumentError(
             "summary: the model has no input shape yet; give one, or call build() or fit() first"
         )
-    return [_row(leaf) for leaf in model.chain.leaves() if leaf.input_shape is not None]
+    return [_row(layer) for layer in model.chain.walk() if not isinstance(layer, Chain)]
 
 
 def _row(layer: Layer) -> Row:
     assert layer.input_shape is not None
+    inside = bool(layer.children())  # a block's own operation has neither parameters nor multiplications
     shape = layer.output_shape(layer.input_shape)
     return Row(
         name=layer.path,
         kind=type(layer).__name__,
         output_shape=shape,
         parameters=sum(parameter.size for parameter in layer.parameters.values()),
-        multiply_accumulates=layer.multiply_accumulates(layer.input_shape),
+        multiply_accumulates=0 if inside else layer.multiply_accumulates(layer.input_shape),
         activation_bytes=4 * math.prod(shape),
         trainable=layer.trainable,
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinynet import progress, random
-from tinynet.callbacks import BackupAndRestore, Callback, TerminateOnNaN, Training
+from tinynet.arguments import as_array, whole_number
+from tinynet.callbacks import BackupAndRestore, Callback, LearningRateScheduler, TerminateOnNaN, Training
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
-from tinynet.layers import Context
+from tinynet.layers import Context, layer_to_json
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
 
@@ -51,8 +54,8 @@ def fit(
     """Train a compiled model.
 
     x                uint8 images (n, h, w, c), preprocessed by the model, or float32 already scaled
-    y                classes (n,) for a cross-entropy; left out for reconstruction, where the target
-                     is the (augmented) input
+    y                classes (n,) for a cross-entropy, numbers like the output for a squared error;
+                     left out for reconstruction, where the target is the (augmented) input
     validation_data  (x, y), or images alone for reconstruction; measured after each epoch
     verbose          0 silent, 1 a line an epoch (with a progress bar on a terminal)
     augmentation     (images, seed, epoch, indices) -> images, on uint8 (data/augment.py)
@@ -61,32 +64,43 @@ def fit(
     Same model, data and seed: bitwise the same weights.  Raises ArgumentError, DataError and ShapeError
     before the first step, NonFiniteError when a loss is NaN or infinite.
     """
-    optimizer, loss = model._compiled()
-    x = np.asarray(x)
-    count = _check(model, x, y, epochs, batch_size, validation_data, augmentation)
-    labels = None if y is None else np.asarray(y)
-    settings = {"images": count, "batch_size": int(batch_size), "seed": int(seed), "loss": loss.name}
-    training = Training(model, optimizer, settings)
+    optimizer, _ = model._compiled()
+    epochs, batch_size = (
+        whole_number("fit: epochs", epochs, 1),
+        whole_number("fit: batch_size", batch_size, 1),
+    )
+    seed = whole_number("fit: seed", seed, 0)
+    callbacks = _checked_callbacks(callbacks)
+    x, labels = as_array("fit: x", x), None if y is None else as_array("fit: y", y)
+    held_x, held_y = _pair(validation_data)
+    _check(model, x, labels, "fit")
+    if held_x is not None:
+        _check(model, held_x, held_y, "fit: validation_data")
+    _check_trainable(model, x, labels, augmentation)
+    training = Training(model, optimizer, {})
+    if any(isinstance(callback, BackupAndRestore) for callback in callbacks):
+        training.settings = _settings(model, x, labels, held_x, batch_size, seed, augmentation, callbacks)
     for callback in callbacks:
         if isinstance(callback, BackupAndRestore):
             callback.others = [other for other in callbacks if other is not callback]
-    for callback in callbacks:
+    for callback in _backups_last(callbacks):
         callback.on_train_begin(training)
     quiet_end = any(isinstance(callback, TerminateOnNaN) for callback in callbacks)
 
     while training.epoch < epochs and not training.stop:
         started = time.perf_counter()
+        for callback in callbacks:
+            callback.on_epoch_begin(training)
         rate = optimizer.current_learning_rate
         try:
             logs = _epoch(model, x, labels, training.epoch, batch_size, seed, augmentation, verbose, epochs)
-            if validation_data is not None:
-                held_x, held_y = _pair(validation_data)
+            if held_x is not None:
                 measured = model.evaluate(held_x, held_y)
                 logs |= {f"val_{name}": value for name, value in measured.items()}
                 if not np.isfinite(measured["loss"]):
-                    raise NonFiniteError(
-                        f"epoch {training.epoch + 1}: the validation loss is {measured['loss']}"
-                    )
+                    reason = _not_finite_in_use(model, held_x) or "every layer's result is finite"
+                    where = f"epoch {training.epoch + 1}: the validation loss is {measured['loss']}"
+                    raise NonFiniteError(f"{where}; {reason}")
         except NonFiniteError as problem:
             if not quiet_end:
                 raise
@@ -98,7 +112,7 @@ def fit(
             training.history.setdefault(name, []).append(float(value))
         if isinstance(optimizer.learning_rate, Plateau):
             optimizer.learning_rate.update(logs.get("val_loss", logs["loss"]))
-        for callback in _last_backup(callbacks):
+        for callback in _backups_last(callbacks):
             callback.on_epoch_end(training, logs)
         if verbose:
             _print_epoch(training.epoch, epochs, logs, time.perf_counter() - started)
@@ -126,7 +140,8 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
             value = loss(output, target)
             if not np.isfinite(value.item()):
                 step = epoch * -(-len(x) // batch_size) + at // batch_size + 1
-                raise NonFiniteError(_where_not_finite(model, inputs, context, value.item(), step))
+                reason = _not_finite(model, inputs, context) or "every layer's result is finite"
+                raise NonFiniteError(f"step {step}: the loss is {value.item()}; {reason}")
             value.backward()
             optimizer.step(parameters)
             for parameter in parameters.values():
@@ -138,55 +153,102 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     return {"loss": total / len(x)} | ({"accuracy": right / len(x)} if loss.wants_logits else {})
 
 
-def _where_not_finite(model: Sequential, inputs: Tensor, context: Context, loss: float, step: int) -> str:
-    """A sentence that names the step and the first layer whose weights or result are not finite."""
-    message = f"step {step}: the loss is {loss}"
+def _not_finite(model: Sequential, inputs: Tensor, context: Context) -> str | None:
+    """A phrase that names the first layer whose weights or result are not finite, if there is one."""
     if not np.isfinite(inputs.numpy()).all():
-        return f"{message}; the images themselves hold NaN or infinity"
+        return "the images themselves hold NaN or infinity"
     context.record = {}
     with no_grad():
         model(inputs, context)
-    for layer in model.chain.leaves():
+    for layer in model.chain.walk():
         for name, parameter in layer.parameters.items():
             if not np.isfinite(parameter.data).all():
-                return f"{message}; the weights {layer.path}.{name} are not finite; lower the learning rate"
-        if layer.path in context.record and not np.isfinite(context.record[layer.path].numpy()).all():
-            return (
-                f"{message}; {layer.label} is the first whose result is not finite; lower the learning rate"
-            )
-    return f"{message}, although every layer's result is finite"
+                return f"the weights {layer.path}.{name} are not finite; lower the learning rate"
+        if not np.isfinite(context.record[layer.path].numpy()).all():
+            return f"{layer.label} is the first whose result is not finite; lower the learning rate"
+    return None
 
 
-def _check(model, x, y, epochs, batch_size, validation_data, augmentation) -> int:
-    """Raise for arguments that cannot be trained with; returns the number of images."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ArgumentError(f"fit: {name} must be a whole number of at least 1, got {value!r}")
-    if x.ndim == 0 or len(x) == 0:
-        raise DataError("fit: there are no images to train on")
+def _not_finite_in_use(model: Sequential, x: np.ndarray) -> str | None:
+    """The same for images in use, as validation ones are: the first batch that shows something."""
+    batches = (x[at : at + 256] for at in range(0, len(x), 256))
+    found = (_not_finite(model, model.to_tensor(batch), Context(logits=True)) for batch in batches)
+    return next((reason for reason in found if reason), None)
+
+
+def _check(model: Sequential, x: np.ndarray, y: np.ndarray | None, where: str) -> None:
+    """Raise for images and labels that the model and its loss cannot take."""
+    loss = model._compiled()[1]
+    if len(x) == 0:
+        raise DataError(f"{where}: there are no images")
     if y is not None and len(y) != len(x):
-        raise ShapeError(f"fit: there are {len(x)} images and {len(y)} labels")
-    if augmentation is not None and x.dtype != np.uint8:
-        raise ArgumentError(f"fit: augmentation works on uint8 images, got {x.dtype}")
-    held_x, held_y = _pair(validation_data)
-    if held_x is not None and len(held_x) == 0:
-        raise DataError("fit: there are no images to validate on")
-    if held_y is not None and len(held_y) != len(held_x):
-        raise ShapeError(f"fit: there are {len(held_x)} validation images and {len(held_y)} labels")
-    model.to_tensor(x[:1])  # raises where size or type are wrong
-    if y is None and not model._compiled()[1].wants_images:
-        raise ArgumentError(f"fit: loss {model._compiled()[1].name!r} needs labels y")
-    return len(x)
+        raise ShapeError(f"{where}: there are {len(x)} images and {len(y)} labels")
+    with no_grad():
+        output = model(x[:1], Context(logits=loss.wants_logits))
+        loss(output, model.target(x[:1], None if y is None else y[:1]))
+    if y is not None and not loss.wants_images:
+        loss.check_labels(y, model.output_shape)
+
+
+def _check_trainable(model: Sequential, x: np.ndarray, y: np.ndarray | None, augmentation: Any) -> None:
+    if augmentation is not None:
+        if x.dtype != np.uint8:
+            raise ArgumentError(f"fit: augmentation works on uint8 images, got {x.dtype}")
+        if y is not None and model._compiled()[1].wants_images:
+            raise ArgumentError("fit: augmentation would change x and not its target y")
+    if not any(parameter.requires_grad for parameter in model.parameters().values()):
+        raise ArgumentError(f"fit: model {model.name!r} has no weights to train, or all are frozen")
+
+
+def _checked_callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, list | tuple):
+        raise ArgumentError(f"fit: callbacks must be a list, got {callbacks!r:.60}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ArgumentError(f"fit: callbacks must be Callback objects, got {callback!r:.60}")
+    return list(callbacks)
 
 
 def _pair(data: Any) -> tuple[Any, Any]:
+    """Validation data as (x, y), with None for what there is not."""
     if data is None:
         return None, None
-    return tuple(data) if isinstance(data, tuple | list) else (data, None)  # type: ignore[return-value]
+    pair = data if isinstance(data, tuple | list) else (data, None)
+    if len(pair) != 2:
+        raise ArgumentError(f"fit: validation_data must be (x, y), or images alone, got {len(pair)} things")
+    x, y = pair
+    where = "fit: validation_data"
+    return as_array(where, x), None if y is None else as_array(where, y)
 
 
-def _last_backup(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The callbacks, those that write a checkpoint last, so that it holds the others' new state."""
+def _settings(model, x, y, held_x, batch_size, seed, augmentation, callbacks) -> dict[str, Any]:
+    """What has to be the same in a training that is resumed, JSON-able."""
+    optimizer, loss = model._compiled()
+    chosen = optimizer.config()
+    if any(isinstance(callback, LearningRateScheduler) for callback in callbacks):
+        chosen.pop("learning_rate")  # set anew each epoch
+    named = type(augmentation).__name__ if callable(augmentation) else None
+    return {
+        "images": len(x),
+        "validation images": 0 if held_x is None else len(held_x),
+        "data digest": [_digest(x), None if y is None else _digest(y)],
+        "batch_size": batch_size,
+        "seed": seed,
+        "loss": loss.config(),
+        "optimizer": chosen,
+        "augmentation": repr(augmentation) if is_dataclass(augmentation) else named,
+        "layers": zlib.crc32(json.dumps([layer_to_json(layer) for layer in model.layers]).encode()),
+        "frozen layers": [layer.path for layer in model.chain.leaves() if not layer.trainable],
+    }
+
+
+def _digest(array: np.ndarray) -> int:
+    """A checksum of the values, to notice other data; 0.1 s for 100 MB."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _backups_last(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks, those that write or read a checkpoint last: what it holds is the others' new state."""
     return sorted(callbacks, key=lambda callback: isinstance(callback, BackupAndRestore))
 
 

@@ -1,6 +1,14 @@
 """Layers: parameters and configuration around a function, and blocks that compose them."""
 
-from tinynet.layers.base import ACTIVATIONS, Context, Layer, Shape, layer_from_json, layer_to_json
+from tinynet.layers.base import (
+    ACTIVATIONS,
+    Context,
+    Layer,
+    Shape,
+    as_vectors,
+    layer_from_json,
+    layer_to_json,
+)
 from tinynet.layers.blocks import Chain, Concatenate, Residual, assign_names
 from tinynet.layers.standard import (
     AveragePool2D,
@@ -42,6 +50,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "UpSample2D",
+    "as_vectors",
     "assign_names",
     "final_activation",
     "layer_from_json",

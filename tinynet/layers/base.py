@@ -66,7 +66,7 @@ class Layer:
             )
         self.name = name or ""
         self.path = self.name  # with the names of the blocks it is in, once it belongs to a model
-        self.trainable = True
+        self._trainable = True
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, np.ndarray] = {}
         self.input_shape: Shape | None = None  # set by build
@@ -80,6 +80,19 @@ class Layer:
         """The layer as error messages name it."""
         return f"layer {self.path or self.kind!r} ({type(self).__name__})"
 
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the layer; setting it sets those inside a block too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for parameter in self.parameters.values():
+            parameter.requires_grad = self._trainable
+        for child in self.children():
+            child.trainable = value
+
     def children(self) -> list[Layer]:
         """The layers that this one is composed of, in order."""
         return []
@@ -91,6 +104,12 @@ class Layer:
             yield self
         for child in inside:
             yield from child.leaves()
+
+    def walk(self) -> Iterator[Layer]:
+        """The layers inside this one, in order, each block after what it holds."""
+        for child in self.children():
+            yield from child.walk()
+            yield child
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-able."""
@@ -137,7 +156,7 @@ class Layer:
         which claims absurd sizes costs nothing.
         """
         array = np.broadcast_to(np.float32(0), shape) if values is None else values().astype(np.float32)
-        self.parameters[name] = Tensor(array, requires_grad=True, name=f"{self.path}.{name}")
+        self.parameters[name] = Tensor(array, requires_grad=self.trainable, name=f"{self.path}.{name}")
 
     def new_buffer(self, name: str, shape: Shape, value: float | None) -> None:
         """Keep a float32 array that is saved but not trained; without `value`, a placeholder."""
@@ -157,8 +176,23 @@ class Layer:
             )
         return int(value)
 
+    def number(self, name: str, value: Any, lowest: float) -> float:
+        """`value`, a number of at least `lowest` and below 1; raises ArgumentError otherwise."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value < 1:
+            raise ArgumentError(
+                f"{type(self).__name__}: {name} must be at least {lowest:g} and below 1, got {value!r}"
+            )
+        return float(value)
+
+    def flag(self, name: str, value: Any) -> bool:
+        """`value`, True or False; raises ArgumentError otherwise."""
+        if not isinstance(value, bool | np.bool_):
+            raise ArgumentError(f"{type(self).__name__}: {name} must be True or False, got {value!r}")
+        return bool(value)
+
     def known_activation(self, activation: str | None) -> str | None:
-        if activation is not None and activation not in ACTIVATIONS:
+        """`activation`, None or a name in ACTIVATIONS; raises ArgumentError otherwise."""
+        if activation is not None and (not isinstance(activation, str) or activation not in ACTIVATIONS):
             raise ArgumentError(
                 f"{type(self).__name__}: activation must be one of {', '.join(ACTIVATIONS)} or None, "
                 f"got {activation!r}"
@@ -173,6 +207,17 @@ def register(layer: type[Layer]) -> type[Layer]:
     """Class decorator: a model file may name this layer."""
     _kinds[layer.__name__] = layer
     return layer
+
+
+def as_vectors(x: Tensor) -> Tensor:
+    """Flattened images stored as vectors are: one channel a feature.
+
+    Flatten moves nothing in lane layout (functions/composition.py); an operation that pairs features
+    with those of another tensor, or with parameters, needs both in the same places.
+    """
+    if x.lanes is None or not x.lanes.flat or x.data.shape[2:4] == (1, 1):
+        return x
+    return F.pack(F.unpack(x))
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
@@ -191,10 +236,9 @@ def layer_from_json(description: Any) -> Layer:
     kind = options.pop("type")
     if kind not in _kinds:
         raise ModelFileError(f"architecture: unknown layer type {kind!r:.40}; made by a newer tinynet?")
-    known = {*_kinds[kind].options, "name"}
-    unknown = set(options) - known
+    unknown = sorted(set(options) - {*_kinds[kind].options, "name"})
     if unknown:
-        raise ModelFileError(f"architecture: {kind} has no option {sorted(unknown)[0]!r:.40}")
+        raise ModelFileError(f"architecture: {kind} has no option {unknown[0]!r:.40}")
     try:
         return _kinds[kind].from_options(options)
     except (TypeError, ArgumentError, ShapeError) as problem:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinynet import functions as F
 from tinynet.errors import ArgumentError, ModelFileError, ShapeError
-from tinynet.layers.base import Context, Layer, Shape, layer_from_json, layer_to_json, register
+from tinynet.layers.base import Context, Layer, Shape, as_vectors, layer_from_json, layer_to_json, register
 from tinynet.tensor import Tensor
 
 
@@ -92,7 +92,7 @@ class Residual(_Branches):
     options = ("body", "shortcut")
 
     def __init__(self, body: Sequence[Layer], shortcut: Sequence[Layer] = (), *, name: str | None = None):
-        super().__init__([body, shortcut], name)
+        super().__init__([_layers("Residual", body), _layers("Residual", shortcut)], name)
 
     def config(self) -> dict[str, Any]:
         body, shortcut = self.branches
@@ -116,7 +116,7 @@ class Residual(_Branches):
         return body
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        return F.add_images(*[branch(x, context) for branch in self.branches])
+        return F.add_images(*[as_vectors(branch(x, context)) for branch in self.branches])
 
 
 @register
@@ -130,9 +130,11 @@ class Concatenate(_Branches):
     options = ("branches",)
 
     def __init__(self, branches: Sequence[Sequence[Layer]], *, name: str | None = None):
-        if len(branches) < 1:
-            raise ArgumentError("Concatenate: wanted at least one branch (a list of layers), got none")
-        super().__init__(branches, name)
+        if not isinstance(branches, list | tuple) or not branches:
+            raise ArgumentError(
+                f"Concatenate: wanted a list of branches (lists of layers), got {branches!r:.80}"
+            )
+        super().__init__([_layers("Concatenate", branch) for branch in branches], name)
 
     def config(self) -> dict[str, Any]:
         return _named(self, branches=[[layer_to_json(x) for x in branch.layers] for branch in self.branches])
@@ -157,8 +159,8 @@ class Concatenate(_Branches):
 def assign_names(chain: Chain) -> None:
     """Give every layer a path that is its own: conv1, pool1, residual1/branch1/conv1, ...
 
-    Raises ArgumentError where two layers of one chain were given the same name, or where one
-    layer object stands in two places.
+    Raises ArgumentError where two layers of one chain were given the same name, where one layer
+    object stands in two places, or where one already belongs to a model that was built.
     """
     seen: set[int] = set()
     _assign(chain, "", seen)
@@ -171,6 +173,10 @@ def _assign(block: Layer, prefix: str, seen: set[int]) -> None:
     for layer in block.children():
         if id(layer) in seen:
             raise ArgumentError(f"{layer.label} stands in the model twice; make a layer for each place")
+        if layer.input_shape is not None:  # building it again would replace the weights of both models
+            raise ArgumentError(
+                f"{layer.label} already has weights, of another model; make a new layer and copy them"
+            )
         seen.add(id(layer))
         if not layer.name:
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
@@ -181,6 +187,8 @@ def _assign(block: Layer, prefix: str, seen: set[int]) -> None:
             raise ArgumentError(f"two layers are called {layer.name!r}; names must differ")
         used.add(layer.name)
         layer.path = f"{prefix}{layer.name}"
+        if layer.path == "input":
+            raise ArgumentError("no layer can be called 'input': that is the model's own input")
         for name, parameter in layer.parameters.items():
             parameter.name = f"{layer.path}.{name}"
         _assign(layer, f"{layer.path}/", seen)

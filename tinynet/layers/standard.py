@@ -12,7 +12,8 @@ from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.convolution import check_convolution, make_window, pair
 from tinynet.functions.normalization import check_rate
 from tinynet.functions.pooling import pooling_window
-from tinynet.layers.base import Context, Layer, Shape, register
+from tinynet.kernels.window import Window
+from tinynet.layers.base import Context, Layer, Shape, as_vectors, register
 from tinynet.tensor import Tensor
 
 
@@ -52,18 +53,22 @@ class Conv2D(Layer):
         self.filters = self.positive("filters", filters)
         self.kernel_size = pair("Conv2D", "kernel_size", kernel_size)
         self.stride, self.dilation = pair("Conv2D", "stride", stride), pair("Conv2D", "dilation", dilation)
-        self.padding, self.groups = padding, self.positive("groups", groups)
-        self.activation, self.use_bias = self.known_activation(activation), bool(use_bias)
+        self.padding, self.groups = known_padding("Conv2D", padding), self.positive("groups", groups)
+        self.activation = self.known_activation(activation)
+        self.use_bias = self.flag("use_bias", use_bias)
+
+    def window(self, input_shape: Shape) -> Window:
+        """The window that moves over images of this shape."""
+        return make_window(
+            self.label, input_shape[:2], self.kernel_size, self.stride, self.padding, self.dilation
+        )
 
     def output_shape(self, input_shape: Shape) -> Shape:
         self.images_only(input_shape)
         height, width, channels = input_shape
         weight = (*self.kernel_size, channels // self.groups, self.filters)
         check_convolution(self.label, (1, *input_shape), weight, self.groups)
-        window = make_window(
-            self.label, (height, width), self.kernel_size, self.stride, self.padding, self.dilation
-        )
-        return (*window.output_size(height, width), self.filters)
+        return (*self.window(input_shape).output_size(height, width), self.filters)
 
     def build(self, input_shape: Shape, rng: np.random.Generator | None) -> Shape:
         result = super().build(input_shape, rng)
@@ -101,7 +106,7 @@ class Dense(Layer):
         self, units: int, activation: str | None = None, *, use_bias: bool = True, name: str | None = None
     ):
         super().__init__(name)
-        self.units, self.use_bias = self.positive("units", units), bool(use_bias)
+        self.units, self.use_bias = self.positive("units", units), self.flag("use_bias", use_bias)
         self.activation = self.known_activation(activation)
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -142,12 +147,15 @@ class _Pool2D(Layer):
         super().__init__(name)
         self.size = pair(type(self).__name__, "size", size)
         self.stride = self.size if stride is None else pair(type(self).__name__, "stride", stride)
-        self.padding = padding
+        self.padding = known_padding(type(self).__name__, padding)
+
+    def window(self, input_shape: Shape) -> Window:
+        """The window that moves over images of this shape."""
+        return pooling_window(self.label, input_shape[:2], self.size, self.stride, self.padding)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         self.images_only(input_shape)
-        window = pooling_window(self.label, input_shape[:2], self.size, self.stride, self.padding)
-        return (*window.output_size(*input_shape[:2]), input_shape[2])
+        return (*self.window(input_shape).output_size(*input_shape[:2]), input_shape[2])
 
 
 @register
@@ -175,6 +183,10 @@ class GlobalAveragePool2D(Layer):
     """The mean of each channel: (h, w, c) -> (c,)."""
 
     kind = "average"
+
+    def window(self, input_shape: Shape) -> Window:
+        """The window that covers images of this shape."""
+        return Window((input_shape[0], input_shape[1]))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         self.images_only(input_shape)
@@ -218,11 +230,8 @@ class BatchNorm(Layer):
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-3, *, name: str | None = None):
         super().__init__(name)
-        if not 0 <= momentum < 1:
-            raise ArgumentError(f"BatchNorm: momentum must be at least 0 and below 1, got {momentum!r}")
-        if not 0 < epsilon < 1:
-            raise ArgumentError(f"BatchNorm: epsilon must lie between 0 and 1, got {epsilon!r}")
-        self.momentum, self.epsilon = float(momentum), float(epsilon)
+        self.momentum = self.number("momentum", momentum, 0)
+        self.epsilon = self.number("epsilon", epsilon, 1e-12)
 
     def build(self, input_shape: Shape, rng: np.random.Generator | None) -> Shape:
         shape, real = (input_shape[-1],), rng is not None
@@ -236,7 +245,7 @@ class BatchNorm(Layer):
         learning = context.training and self.trainable
         running = (self.buffers["running_mean"], self.buffers["running_variance"])
         y, mean, variance = F.batch_norm(
-            x, self.parameters["scale"], self.parameters["shift"],
+            as_vectors(x), self.parameters["scale"], self.parameters["shift"],
             epsilon=self.epsilon, statistics=None if learning else running,
         )  # fmt: skip
         if learning:
@@ -324,6 +333,24 @@ class Softmax(_Activation):
         return input_shape
 
 
-def final_activation(layer: Any) -> str | None:
+def final_activation(layer: Layer | None) -> str | None:
     """The activation that a model's last layer ends with."""
     return getattr(layer, "activation", None)
+
+
+def known_padding(where: str, padding: Any) -> str | tuple:
+    """`padding` as "same", "valid" or ((top, bottom), (left, right)); raises ArgumentError otherwise."""
+    if isinstance(padding, str) and padding in ("same", "valid"):
+        return padding
+    sides = [_two(side) for side in _two(padding)]
+    if any(isinstance(v, bool) or not isinstance(v, int | np.integer) or v < 0 for s in sides for v in s):
+        raise ArgumentError(
+            f'{where}: padding must be "same", "valid", a whole number, (vertical, horizontal) or '
+            f"((top, bottom), (left, right)), got {padding!r}"
+        )
+    return tuple((int(before), int(after)) for before, after in sides)
+
+
+def _two(value: Any) -> tuple:
+    """A pair as it is; anything else stands for both of its sides."""
+    return tuple(value) if isinstance(value, tuple | list) and len(value) == 2 else (value, value)

@@ -1,0 +1,111 @@
+"""A model from its file, without trusting the file: nothing in it runs, and no claim of it takes memory.
+
+In this order: the digest (files/), the layers as placeholders, the shapes of the weights, what one
+image would cost, and only then the self-test, for which the model has to run.
+"""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from typing import Any
+
+from tinynet import files, storage
+from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet.images import Preprocessing
+from tinynet.layers import Layer, layer_from_json
+from tinynet.losses import loss_from_config
+from tinynet.model import Sequential
+from tinynet.optim import optimizer_from_config
+
+# Far above any model for pictures of cells (VGG-16 at 224x224: 28.9 million values, 15.5 thousand
+# million multiply-adds), and little enough for a small computer to refuse in time.
+MAXIMUM_VALUES = 2**27  # in the largest array of one image's forward pass, 512 MiB
+MAXIMUM_OPERATIONS = 2**36
+TAP = 4096  # the operations that one step over a window's taps costs at least
+
+
+def load(model: str | PathLike) -> Sequential:
+    """Read a model file, or a shipped model by its name ("autoencoder").
+
+    Raises FileAccessError where there is none, ModelFileError where it is damaged, tampered with, of
+    another kind, too large to run, or does not reproduce its own self-test.
+    """
+    path = storage.locate(model)
+    arrays, description = files.load_model_file(path)
+    try:
+        loaded = _from_description(description)
+        loaded.load_state(arrays)
+        _check_costs(loaded)
+    except KeyError as missing:
+        problem = f"it has no {missing}"
+    except RecursionError:
+        problem = "its blocks are nested too deeply"
+    except (TinynetError, TypeError, ValueError, OverflowError) as reason:
+        problem = str(reason)
+    else:
+        storage.check_selftest(loaded, description, path)
+        return loaded
+    raise ModelFileError(f"{path}: the model file does not describe a model: {problem}")
+
+
+def _from_description(description: dict[str, Any]) -> Sequential:
+    architecture = _object(description, "architecture")
+    preprocessing = description["preprocessing"]
+    layers, name = architecture["layers"], architecture["name"]
+    if not isinstance(layers, list) or not isinstance(name, str):
+        raise ArgumentError("the layers are not a list, or the name is not text")
+    model = Sequential(
+        [layer_from_json(layer) for layer in layers],
+        preprocessing=None if preprocessing is None else Preprocessing.from_json(preprocessing),
+        class_names=description["class_names"],
+        name=name,
+    )
+    model.build(architecture["input_shape"], placeholders=True)
+    model.threshold, model.temperature = description["threshold"], description["temperature"]
+    model.provenance, model.metrics = _object(description, "provenance"), _object(description, "metrics")
+    trained = _object(description, "training")
+    if trained:
+        model.compile(optimizer_from_config(trained["optimizer"]), loss_from_config(trained["loss"]))
+    return model
+
+
+def _object(description: dict[str, Any], name: str) -> dict[str, Any]:
+    value = description[name]
+    if not isinstance(value, dict):
+        raise ArgumentError(f"{name} is not an object")
+    return value
+
+
+def _check_costs(model: Sequential) -> None:
+    """Raise ModelFileError for a model that would take more memory or time than is sensible for one image.
+
+    A few bytes can ask for any amount of both: upsampling, padding and pooling have no weights, whose
+    number the file's size would limit.
+    """
+    operations = 0
+    for layer in model.chain.walk():
+        values, more = _costs(layer)
+        operations += more
+        if values > MAXIMUM_VALUES or operations > MAXIMUM_OPERATIONS:
+            raise ModelFileError(
+                f"{layer.label} would need {values:,} values and {operations:,} operations for one image; "
+                f"at most {MAXIMUM_VALUES:,} and {MAXIMUM_OPERATIONS:,} are allowed"
+            )
+
+
+def _costs(layer: Layer) -> tuple[int, int]:
+    """The values in the largest array, and the operations, of one image on the NumPy kernels."""
+    assert layer.input_shape is not None
+    before, after = layer.input_shape, layer.output_shape(layer.input_shape)
+    values, operations = max(math.prod(before), math.prod(after)), layer.multiply_accumulates(before)
+    find_window = getattr(layer, "window", None)
+    if find_window is None:
+        return values, 0 if layer.children() else operations
+    window = find_window(before)
+    (top, bottom), (left, right) = window.padding
+    padded = (before[0] + top + bottom) * (before[1] + left + right) * before[2]
+    taps, (height, width) = math.prod(window.size), window.output_size(*before[:2])
+    # The NumPy kernels lay out what every tap of the window sees (kernels/numpy/).
+    columns = taps * height * width * before[2]
+    return max(values, padded, columns), max(operations, columns, taps * TAP)
