@@ -1,0 +1,208 @@
+"""From paths to answers: find the pictures, read, check and classify them, a few hundred at a time.
+
+Memory does not grow with the number of pictures: answers leave as they are made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinynet.cli.output import FEW_IMAGES, infected_probability, kernels_for, percent
+from tinynet.data.folder import EXTENSIONS
+from tinynet.errors import DataError, FileAccessError, ImageError, NonFiniteError
+from tinynet.images import decode, looks_like_a_cell
+from tinynet.metrics import expected_false_positives, wilson_interval
+from tinynet.model import Sequential
+
+CLASS_NAMES = ("uninfected", "infected")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one picture: a label and the probability of class 1, or why there is none.
+
+    reason      goes on after the path: "is truncated: ..."; None where there is an answer
+    unreadable  whether the picture could not be read, rather than not be answered
+    """
+
+    path: str
+    label: str | None = None
+    probability: float | None = None
+    reason: str | None = None
+    unreadable: bool = False
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no answer, a sentence; None where there is one."""
+        return None if self.reason is None else f"{self.path} {self.reason}"
+
+
+@dataclass
+class Tally:
+    """What has been answered so far, for the summary."""
+
+    pictures: int = 0
+    positive: int = 0
+    unreadable: int = 0
+    unlike_a_cell: int = 0
+    first_refused: Answer | None = field(default=None, repr=False)
+
+    @property
+    def answered(self) -> int:
+        return self.pictures - self.unreadable - self.unlike_a_cell
+
+    def count(self, answers: Sequence[Answer], positive: str) -> None:
+        """Add these answers; positive: the name of class 1."""
+        self.pictures += len(answers)
+        self.positive += sum(answer.label == positive for answer in answers)
+        self.unreadable += sum(answer.unreadable for answer in answers)
+        self.unlike_a_cell += sum(answer.label is None and not answer.unreadable for answer in answers)
+        if self.first_refused is None:
+            self.first_refused = next((answer for answer in answers if answer.label is None), None)
+
+
+def class_names(model: Sequential) -> tuple[str, str]:
+    """What the model calls class 0 and class 1."""
+    names = model.class_names or ()
+    return (str(names[0]), str(names[1])) if len(names) == 2 else CLASS_NAMES
+
+
+def find_pictures(paths: Iterable[str], warn: Callable[[str], None]) -> Iterator[str]:
+    """The files among `paths`, and every picture in the folders among them, subfolders after files.
+
+    In a folder, what is not a picture by its extension is passed over, and so is what is hidden.
+    A folder that cannot be listed or holds no picture is told to `warn`.
+    """
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        found = False
+
+        def refuse(problem: OSError) -> None:
+            warn(f"{problem.filename} cannot be listed: {problem.strerror or problem}")
+
+        for folder, subfolders, files in os.walk(path, onerror=refuse):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(files):
+                if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                    found = True
+                    yield os.path.join(folder, name)
+        if not found:
+            warn(f"{path} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+
+
+def answer_all(
+    model: Sequential, paths: Iterable[str], *, check: bool, warn: Callable[[str], None]
+) -> Iterator[list[Answer]]:
+    """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
+
+    check: refuse to answer where a picture does not look like one segmented cell.
+    Raises MissingDependencyError without an image decoder.
+    """
+    paths = list(paths)
+    pictures = find_pictures(paths, warn)
+    some = list(itertools.islice(pictures, FEW_IMAGES))
+    if not some:
+        raise DataError(f"there is no picture in {', '.join(paths)}")
+    count = len(some)  # FEW_IMAGES stands for "many"
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
+    try:
+        while some:
+            prepared = list(pool.map(lambda path: _prepare(model, path, check), some))
+            with kernels_for(count):
+                answers = _answer(model, some, prepared)
+            yield answers
+            some = list(itertools.islice(pictures, FEW_IMAGES))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
+    """The picture at the model's size, uint8 (h, w, 3), or why there is none."""
+    assert model.preprocessing is not None
+    try:
+        picture = decode(path)
+        doubt = looks_like_a_cell(picture) if check else None
+        if doubt is not None:
+            return Answer(path, reason=f"does not look like one segmented cell: {doubt}")
+        return model.preprocessing.prepare(picture)
+    except (ImageError, FileAccessError) as problem:
+        return Answer(path, reason=str(problem).removeprefix(f"{path} "), unreadable=True)
+    except MemoryError:
+        return Answer(path, reason="does not fit into memory", unreadable=True)
+
+
+def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
+    images = [picture for picture in prepared if isinstance(picture, np.ndarray)]
+    probabilities = iter(infected_probability(model, np.stack(images)).tolist() if images else ())
+    names, answers = class_names(model), []
+    for path, picture in zip(paths, prepared, strict=True):
+        if isinstance(picture, Answer):
+            answers.append(picture)
+            continue
+        probability = next(probabilities)
+        if not math.isfinite(probability):
+            raise NonFiniteError(f"model {model.name!r} gives {probability} as the probability of {path}")
+        answers.append(Answer(path, names[probability >= model.threshold], probability))
+    return answers
+
+
+def summary(tally: Tally, model: Sequential) -> list[str]:
+    """How many cells, how many infected, and how many of those may be mistakes: lines of text."""
+    cells, positive = tally.answered, class_names(model)[1]
+    lines = []
+    interval = wilson_interval(tally.positive, cells)
+    if interval is not None:
+        lines.append(
+            f"{_counted(cells, 'cell')}: {tally.positive} {positive}, {percent(tally.positive / cells)} "
+            f"(95 % interval {percent(interval[0])} to {percent(interval[1])}, cells taken as independent)"
+        )
+    refused = {"could not be read": tally.unreadable, "not like one segmented cell": tally.unlike_a_cell}
+    if any(refused.values()):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items() if count)
+        lines.append(f"{_counted(tally.pictures - cells, 'picture')} without an answer: {reasons}")
+    if cells:
+        lines.append(_false_positives(cells, model, positive))
+    return lines
+
+
+def _false_positives(cells: int, model: Sequential, positive: str) -> str:
+    measured = _specificity(model.metrics)
+    if measured is None:
+        return (
+            f"how many would be called {positive} by mistake is not known: the model file has no specificity"
+        )
+    estimate, *interval = (_rounded(expected_false_positives(cells, share)) for share in measured)
+    between = f" ({interval[1]} to {interval[0]})" if interval else ""
+    return (
+        f"the model's specificity was {measured[0]:.4f} when tested: "
+        f"if none of these {cells} were {positive}, about {estimate}{between} would be called so by mistake"
+    )
+
+
+def _specificity(metrics: Any) -> list[float] | None:
+    """[specificity] or [specificity, low, high] of the test, from what the model file says."""
+    test = metrics.get("test") if isinstance(metrics, dict) else None
+    value = test.get("specificity") if isinstance(test, dict) else None
+    values = value if isinstance(value, list) else [value]
+    if len(values) not in (1, 3):
+        return None
+    shares = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    return shares if len(shares) == len(values) and all(0 <= share <= 1 for share in shares) else None
+
+
+def _rounded(count: float) -> str:
+    return f"{count:.0f}" if count >= 10 else f"{count:.1f}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
