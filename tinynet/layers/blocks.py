@@ -10,6 +10,7 @@ import numpy as np
 from tinynet import functions as F
 from tinynet.errors import ArgumentError, ModelFileError, ShapeError
 from tinynet.layers.base import Context, Layer, Shape, as_vectors, layer_from_json, layer_to_json, register
+from tinynet.layers.fusion import fused
 from tinynet.tensor import Tensor
 
 
@@ -53,8 +54,11 @@ class Chain(Layer):
         return total
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, context)
+        place = 0
+        while place < len(self.layers):
+            together = fused(self.layers[place:], x, context)
+            x, count = together or (self.layers[place](x, context), 1)
+            place += count
         return x
 
 

@@ -5,6 +5,7 @@ Importing this package imports Numba; nothing is compiled before it is called.
 
 from tinynet.kernels.numba.activation import relu, relu6, relu6_backward, relu_backward
 from tinynet.kernels.numba.augmentation import warp
+from tinynet.kernels.numba.block import conv_block, conv_block_backward
 from tinynet.kernels.numba.convolution import (
     channel_sum,
     conv2d,
@@ -39,6 +40,8 @@ __all__ = [
     "conv2d",
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
+    "conv_block",
+    "conv_block_backward",
     "dropout",
     "lanes_for",
     "max_pool",

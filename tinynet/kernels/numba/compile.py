@@ -65,6 +65,11 @@ def kernel(function: Callable) -> Kernel:
     return Kernel(function)
 
 
+def inlined(function: Callable) -> Any:
+    """Decorator: a helper that kernels of the same file call; it is compiled into them."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
+
+
 class KernelCache:
     """Numba's cache of one kernel (or none), which never raises and counts what it does.
 

@@ -379,6 +379,78 @@ def tile_store(typing, tile, out, index, row_stride, columns, rows):
 
 
 @intrinsic
+def tile_rectify(typing, tile):
+    """max(tile, 0), entry by entry; NaN stays NaN."""
+
+    def generate(context, builder, signature, arguments):
+        value = arguments[0]
+        nothing = ir.Constant(_llvm_vector(tile.scalar), None)
+        for entry in range(tile.rows * tile.columns):
+            number = builder.extract_value(value, entry)
+            negative = builder.fcmp_ordered("<=", number, nothing)
+            value = builder.insert_value(value, builder.select(negative, nothing, number), entry)
+        return value
+
+    return tile(tile), generate
+
+
+@intrinsic
+def tile_pool_store(typing, tile, y, code, index, row_stride, rows, rectify):
+    """Store the maximum of each row's four columns, and its place, 0 to 3, as a byte; for `rows` rows.
+
+    The first maximum counts, or the first NaN.  Where `rectify` is true, what is not above zero
+    becomes zero with code 4.
+    """
+
+    def generate(context, builder, signature, arguments):
+        value, y, code, index, row_stride, rows, rectify = arguments
+        zero = ir.Constant(_llvm_vector(tile.scalar), None)
+        byte, bit = ir.VectorType(ir.IntType(8), LANES), ir.VectorType(ir.IntType(1), LANES)
+        rectified = _splat(builder, bit, builder.trunc(rectify, ir.IntType(1)))
+        for row in range(tile.rows):
+            wanted = builder.icmp_signed("<", context.get_constant(types.intp, row), rows)
+            with builder.if_then(wanted, likely=True):
+                best = builder.extract_value(value, row * tile.columns)
+                place = ir.Constant(byte, [0] * LANES)
+                for column in range(1, tile.columns):
+                    other = builder.extract_value(value, row * tile.columns + column)
+                    larger = builder.or_(
+                        builder.fcmp_ordered(">", other, best),
+                        builder.and_(
+                            builder.fcmp_unordered("uno", other, other),
+                            builder.fcmp_ordered("ord", best, best),
+                        ),
+                    )
+                    best = builder.select(larger, other, best)
+                    place = builder.select(larger, ir.Constant(byte, [column] * LANES), place)
+                gone = builder.and_(builder.fcmp_ordered("<=", best, zero), rectified)
+                best = builder.select(gone, zero, best)
+                place = builder.select(gone, ir.Constant(byte, [tile.columns] * LANES), place)
+                _store(context, builder, signature.args[1], y, index, best)
+                pointer = _element(context, builder, signature.args[2], code, index)
+                builder.store(place, builder.bitcast(pointer, byte.as_pointer()), align=1)
+            index = builder.add(index, row_stride)
+        return context.get_dummy_value()
+
+    return types.void(tile, y, code, types.intp, types.intp, types.intp, types.boolean), generate
+
+
+@intrinsic
+def where_code(typing, code, index, place, x):
+    """x where the byte code[index + lane] equals `place`, else 0."""
+
+    def generate(context, builder, signature, arguments):
+        code, index, place, x = arguments
+        byte = ir.VectorType(ir.IntType(8), LANES)
+        pointer = _element(context, builder, signature.args[0], code, index)
+        codes = builder.load(builder.bitcast(pointer, byte.as_pointer()), align=1)
+        same = builder.icmp_unsigned("==", codes, _splat(builder, byte, builder.trunc(place, ir.IntType(8))))
+        return builder.select(same, x, ir.Constant(x.type, None))
+
+    return x(code, types.intp, types.intp, x), generate
+
+
+@intrinsic
 def tile_lane_sums(typing, tile, out, index):
     """out[index + r * columns + c] += the sum over lanes of tile[r, c]."""
 

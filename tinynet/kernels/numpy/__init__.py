@@ -6,6 +6,7 @@ or float64.  Nothing is checked here: shapes are validated where users' argument
 
 from tinynet.kernels.numpy.activation import relu, relu6, relu6_backward, relu_backward
 from tinynet.kernels.numpy.augmentation import warp
+from tinynet.kernels.numpy.block import conv_block, conv_block_backward
 from tinynet.kernels.numpy.convolution import (
     channel_sum,
     conv2d,
@@ -40,6 +41,8 @@ __all__ = [
     "conv2d",
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
+    "conv_block",
+    "conv_block_backward",
     "dropout",
     "lanes_for",
     "max_pool",

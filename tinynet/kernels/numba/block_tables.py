@@ -1,0 +1,194 @@
+"""The tables of a fused block: what its kernels read, and which weights they read it with."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from tinynet.kernels.block import Block
+from tinynet.kernels.numba.simd import LANES
+
+
+class Axis(NamedTuple):
+    """One axis of a block with upsampling by f: its phases q and what kernel tap u reads in each.
+
+    taps    for each phase, the input offsets that are read, ascending
+    mixing  for each phase a 0/1 matrix (offsets, kernel taps): which kernel taps read which offset
+    count   positions of each phase
+    before, after  padding of the input
+    """
+
+    taps: list[list[int]]
+    mixing: list[np.ndarray]
+    count: int
+    before: int
+    after: int
+
+
+class Tables(NamedTuple):
+    """Offsets in numbers (not bytes); see numba/convolution.py for taps and positions."""
+
+    mixing: list[tuple[np.ndarray, np.ndarray]]  # of each phase: rows, columns
+    padding: tuple[int, int, int, int]  # of x: top, left, padded height, padded width
+    padded: bool  # whether there is any
+    tap_count: int
+    taps: np.ndarray  # (phases, T): on padded x, in (channel, row, column) order; T a multiple of 4
+    positions: np.ndarray  # (P,): on padded x; with pooling the four of a window lie together
+    targets: np.ndarray  # (phases, P): in the result
+    image: tuple[int, int, int, int]  # the padded cotangent image: top, left, height, width
+    sources: np.ndarray  # (P',): positions on padded x, row-major, each once: for the weight gradient
+    dy_targets: np.ndarray  # (phases, P'): the same in the cotangent image
+    dx_taps: np.ndarray  # in (phase, row, column, output) order, on the cotangent image
+    dx_positions: np.ndarray  # on the cotangent image
+    dx_targets: np.ndarray  # in x
+
+    def padded_size(self, channels: int) -> int:
+        """Numbers in a padded block, 0 where there is no padding."""
+        return channels * self.padding[2] * self.padding[3] * LANES if self.padded else 0
+
+
+@lru_cache(maxsize=128)
+def tables_for(block: Block, channels: int, outputs: int, height: int, width: int) -> Tables:
+    """Everything the kernels of this block need for images (channels, height, width)."""
+    sizes = block.convolved_size(height, width)
+    rows, columns = (
+        _axis(block, axis, length, size)
+        for axis, (length, size) in enumerate(zip((height, width), sizes, strict=True))
+    )
+    factor_y, factor_x = block.factor
+    padded_height, padded_width = height + rows.before + rows.after, width + columns.before + columns.after
+    phases = [(q, r) for q in range(factor_y) for r in range(factor_x)]
+
+    # Forward.
+    c = np.arange(channels)[:, None, None]
+    taps = np.stack(
+        [
+            _flat(
+                (c * padded_height + np.array(rows.taps[q])[:, None] + rows.before) * padded_width
+                + np.array(columns.taps[r])
+                + columns.before
+            )
+            for q, r in phases
+        ]
+    )
+    i, j = _order(rows.count, columns.count, block.pool)
+    out_width = block.output_size(height, width)[1]
+    if block.pool:  # one target a window, in the place of each of its four positions
+        targets = [(i // 2 * out_width + j // 2) * LANES]
+    else:
+        targets = [((i * factor_y + q) * out_width + j * factor_x + r) * LANES for q, r in phases]
+
+    # The cotangent image: wide enough for every tap of the input gradient at every input pixel.
+    offsets_y = [q - factor_y * e for q in range(factor_y) for e in rows.taps[q]]
+    offsets_x = [r - factor_x * e for r in range(factor_x) for e in columns.taps[r]]
+    top, bottom = _room(offsets_y, factor_y * (height - 1), sizes[0])
+    left, right = _room(offsets_x, factor_x * (width - 1), sizes[1])
+    image_height, image_width = sizes[0] + top + bottom, sizes[1] + left + right
+    plane_rows, plane_columns = np.divmod(np.arange(rows.count * columns.count), columns.count)
+    dy_targets = [
+        ((plane_rows * factor_y + q + top) * image_width + plane_columns * factor_x + r + left) * LANES
+        for q, r in phases
+    ]
+    o = np.arange(outputs)
+    dx_taps = [
+        (o * image_height + q - factor_y * e + top) * image_width + r - factor_x * d + left
+        for q, r in phases
+        for e in rows.taps[q]
+        for d in columns.taps[r]
+    ]
+    m, n = np.divmod(np.arange(height * width), width)
+    return Tables(
+        mixing=[(rows.mixing[q], columns.mixing[r]) for q, r in phases],
+        padding=(rows.before, columns.before, padded_height, padded_width),
+        padded=(padded_height, padded_width) != (height, width),
+        tap_count=taps.shape[1],
+        taps=np.ascontiguousarray(np.stack([whole_tiles(row) for row in taps])),
+        positions=whole_tiles((i * padded_width + j) * LANES),
+        targets=np.stack([whole_tiles(row) for row in targets]),
+        image=(top, left, image_height, image_width),
+        sources=(plane_rows * padded_width + plane_columns) * LANES,
+        dy_targets=np.stack(dy_targets),
+        dx_taps=np.concatenate(dx_taps) * LANES,
+        dx_positions=whole_tiles((m * factor_y * image_width + n * factor_x) * LANES),
+        dx_targets=whole_tiles((m * width + n) * LANES),
+    )
+
+
+def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
+    """(kh, kw, C, O) -> (phases, taps_y, taps_x, C, O): what reads the same is added up."""
+    if len(tables.mixing) == 1:
+        return weight[None]
+    return np.stack(
+        [
+            np.einsum("eu,dv,uvco->edco", rows, columns, weight, optimize=True).astype(weight.dtype)
+            for rows, columns in tables.mixing
+        ]
+    )
+
+
+def unmix_weights(by_tap: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
+    """(phases, O, C * taps_y * taps_x) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
+    total = np.zeros(shape, by_tap.dtype)
+    for part, (rows, columns) in zip(by_tap, tables.mixing, strict=True):
+        # (O, C, taps_y, taps_x)
+        split = part.reshape(shape[3], shape[2], rows.shape[0], columns.shape[0])
+        if len(tables.mixing) == 1:
+            return np.ascontiguousarray(split.transpose(2, 3, 1, 0))
+        total += np.einsum("eu,dv,oced->uvco", rows, columns, split, optimize=True).astype(by_tap.dtype)
+    return total
+
+
+def pack_tiles(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(phases, kh, kw, C, O) -> flat (phases, O / 4, C * kh * kw, 4); the bias likewise padded."""
+    phases, outputs = weights.shape[0], weights.shape[4]
+    tiles = -(-outputs // 4)
+    # (phases, kh, kw, C, O) -> (phases, O, C, kh, kw) -> (phases, O, taps)
+    matrix = np.zeros((phases, tiles * 4, weights[0, ..., 0].size), weights.dtype)
+    matrix[:, :outputs] = weights.transpose(0, 4, 3, 1, 2).reshape(phases, outputs, -1)
+    packed = matrix.reshape(phases, tiles, 4, -1).transpose(0, 1, 3, 2)
+    padded_bias = np.zeros(tiles * 4, weights.dtype)
+    padded_bias[:outputs] = bias
+    return np.ascontiguousarray(packed).reshape(-1), padded_bias
+
+
+def whole_tiles(offsets: np.ndarray) -> np.ndarray:
+    """Repeat the last offset up to a multiple of 4: what is computed twice is stored twice, the same."""
+    return np.concatenate([offsets, np.repeat(offsets[-1:], -len(offsets) % 4)]).astype(np.int64)
+
+
+def _axis(block: Block, axis: int, length: int, size: int) -> Axis:
+    factor, before = block.factor[axis], block.window.padding[axis][0]
+    reads = [
+        [(q + u * block.window.dilation[axis] - before) // factor for u in range(block.window.size[axis])]
+        for q in range(factor)
+    ]
+    most = max(len(set(read)) for read in reads)
+    taps, mixing = [], []
+    for read in reads:
+        offsets = sorted(set(read))
+        matrix = [[float(offset == r) for r in read] for offset in offsets]
+        missing = most - len(offsets)  # phases of one length: the rest is read with weight zero
+        taps.append(offsets + offsets[-1:] * missing)
+        mixing.append(np.array(matrix + [[0.0] * len(read)] * missing))
+    count = size // factor
+    lowest, highest = min(map(min, taps)), max(map(max, taps))
+    return Axis(taps, mixing, count, max(0, -lowest), max(0, count - 1 + highest - (length - 1)))
+
+
+def _order(rows: int, columns: int, pool: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the positions: row-major, or window by window (an odd edge is not pooled)."""
+    if not pool:
+        return np.divmod(np.arange(rows * columns), columns)
+    i, j, u, v = np.meshgrid(np.arange(rows // 2), np.arange(columns // 2), [0, 1], [0, 1], indexing="ij")
+    return (2 * i + u).ravel(), (2 * j + v).ravel()
+
+
+def _room(offsets: list[int], last: int, size: int) -> tuple[int, int]:
+    """How far taps at these offsets reach before the first and after the last of `size` pixels."""
+    return max(0, -min(offsets)), max(0, last + max(offsets) - (size - 1))
+
+
+def _flat(offsets: np.ndarray) -> np.ndarray:
+    return offsets.ravel() * LANES
