@@ -10,7 +10,6 @@ import numpy as np
 
 from tinynet import functions as F
 from tinynet.errors import ArgumentError
-from tinynet.layers import as_vectors
 from tinynet.tensor import Tensor, no_grad
 
 
@@ -42,7 +41,7 @@ class Loss:
     def __call__(self, output: Tensor, target: Any) -> Tensor:
         if self.smoothing:
             return self.function(output, target, smoothing=self.smoothing)
-        return self.function(as_vectors(output), target)
+        return self.function(output, target)
 
     def config(self) -> str | dict[str, Any]:
         """The name, with the smoothing where there is some, as JSON can hold it, for `loss_from_config`."""

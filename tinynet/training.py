@@ -38,6 +38,8 @@ class History:
         return len(next(iter(self.history.values()), []))
 
 
+# What is not finite is reported in one sentence below; NumPy's warnings would only precede it.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def fit(
     model: Sequential,
     x: np.ndarray,
@@ -65,10 +67,8 @@ def fit(
     before the first step, NonFiniteError when a loss is NaN or infinite.
     """
     optimizer, _ = model._compiled()
-    epochs, batch_size = (
-        whole_number("fit: epochs", epochs, 1),
-        whole_number("fit: batch_size", batch_size, 1),
-    )
+    epochs = whole_number("fit: epochs", epochs, 1)
+    batch_size = whole_number("fit: batch_size", batch_size, 1)
     seed = whole_number("fit: seed", seed, 0)
     callbacks = _checked_callbacks(callbacks)
     x, labels = as_array("fit: x", x), None if y is None else as_array("fit: y", y)
@@ -95,12 +95,7 @@ def fit(
         try:
             logs = _epoch(model, x, labels, training.epoch, batch_size, seed, augmentation, verbose, epochs)
             if held_x is not None:
-                measured = model.evaluate(held_x, held_y)
-                logs |= {f"val_{name}": value for name, value in measured.items()}
-                if not np.isfinite(measured["loss"]):
-                    reason = _not_finite_in_use(model, held_x) or "every layer's result is finite"
-                    where = f"epoch {training.epoch + 1}: the validation loss is {measured['loss']}"
-                    raise NonFiniteError(f"{where}; {reason}")
+                logs |= _validate(model, held_x, held_y, training.epoch)
         except NonFiniteError as problem:
             if not quiet_end:
                 raise
@@ -151,6 +146,14 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
                 right += loss.right(output.numpy(), target)
             bar.update(len(images))
     return {"loss": total / len(x)} | ({"accuracy": right / len(x)} if loss.wants_logits else {})
+
+
+def _validate(model: Sequential, x: np.ndarray, y: np.ndarray | None, epoch: int) -> dict[str, float]:
+    measured = model.evaluate(x, y)
+    if not np.isfinite(measured["loss"]):
+        reason = _not_finite_in_use(model, x) or "every layer's result is finite"
+        raise NonFiniteError(f"epoch {epoch + 1}: the validation loss is {measured['loss']}; {reason}")
+    return {f"val_{name}": value for name, value in measured.items()}
 
 
 def _not_finite(model: Sequential, inputs: Tensor, context: Context) -> str | None:
