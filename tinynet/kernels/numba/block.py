@@ -184,7 +184,7 @@ def conv_block(
     y = np.empty((blocks, outputs, *size, LANES), x.dtype)
     code = np.empty(y.shape if block.pool else (0,), np.uint8)
     packed, packed_bias = pack_tiles(mix_weights(weight, tables), bias)
-    flat, flat_y, flat_code = x.reshape(-1), y.reshape(-1), code.reshape(-1)
+    flat, flat_y, flat_code = x.ravel(), y.reshape(-1), code.reshape(-1)
 
     def task(first: int, last: int) -> None:
         scratch = np.empty(tables.padded_size(channels), x.dtype)
@@ -220,8 +220,8 @@ def conv_block_backward(
     dw = np.zeros((groups, len(tables.taps) * tiled * tables.taps.shape[1]), x.dtype)
     db = np.zeros((groups, outputs), x.dtype)
     dx = np.empty(x.shape if needs_input else (0,), x.dtype)
-    flat_dy, flat, flat_y = np.ascontiguousarray(dy).reshape(-1), x.reshape(-1), y.reshape(-1)
-    flat_code = np.empty(0, np.uint8) if code is None else code.reshape(-1)
+    flat_dy, flat, flat_y = dy.ravel(), x.ravel(), y.ravel()
+    flat_code = np.empty(0, np.uint8) if code is None else code.ravel()
     flat_dx = dx.reshape(-1)
 
     def task(group: int, first: int, last: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinynet.errors import ArgumentError
 from tinynet.kernels import numba as kernels
+from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 
 
@@ -41,7 +42,8 @@ def _steps(dtype: np.dtype) -> list[partial]:
     weight, bias = np.zeros((3, 3, 2, 1), dtype), np.zeros(1, dtype)
     padded = Window((3, 3), padding=((1, 1), (1, 1)))
     half, pooled = Window((2, 2), (2, 2)), np.zeros((1, 2, 1, 1, 16), dtype)
-    channel = np.ones(2)
+    block, code = Block(padded, relu=True, pool=True), np.zeros((1, 1, 1, 1, 16), np.uint8)
+    maximum, channel = np.zeros(code.shape, dtype), np.ones(2)
     keys = np.zeros((1, 16), np.uint32)
     images, codes = np.zeros((1, 2, 2, 2), dtype), np.zeros((1, 2, 2, 2), np.uint8)
     identity = np.array([[[1 << 16, 0, 0], [0, 1 << 16, 0]]], np.int32)
@@ -50,6 +52,8 @@ def _steps(dtype: np.dtype) -> list[partial]:
         partial(k.conv2d_input_gradient, y, weight, padded, 1, 2, 2),
         partial(k.conv2d_weight_gradient, x, y, padded, 1),
         partial(k.channel_sum, x),
+        partial(k.conv_block, x, weight, bias, block),
+        partial(k.conv_block_backward, maximum, x, weight, maximum, code, block, True),
         partial(k.relu, x),
         partial(k.relu_backward, x, x),
         partial(k.relu6, x),
