@@ -227,7 +227,7 @@ def backup(path: str | PathLike, training: Training, callbacks: list[Callback]) 
         "epoch": training.epoch,
         "stop": training.stop,
         "settings": training.settings,
-        "history": training.history,
+        "history": list(training.history.items()),  # JSON objects would come back in another order
         "optimizer": scalars,
         "callbacks": values,
     }
@@ -246,8 +246,8 @@ def restore(path: str | PathLike, training: Training, callbacks: list[Callback])
         for number, callback in enumerate(callbacks):
             callback.load_state(_below(arrays, f"callback{number}/"), state["callbacks"][number]["value"])
         training.epoch, training.stop = state["epoch"], state["stop"]
-        training.history.update({name: list(values) for name, values in state["history"].items()})
-    except (TinynetError, KeyError, TypeError, AttributeError) as problem:
+        training.history.update({name: list(values) for name, values in state["history"]})
+    except (TinynetError, KeyError, TypeError, ValueError, AttributeError) as problem:
         raise ModelFileError(
             f"{path}: {problem}; resume with the same settings, or start anew in another folder"
         ) from None
