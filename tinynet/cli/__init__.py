@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
@@ -51,25 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = importlib.import_module(f"tinynet.cli.{arguments.command}").run(arguments)
             sys.stdout.flush()  # a full disk shows here, not after the status has been decided
         return status
-    except KeyboardInterrupt:
-        sentence, status = "stopped by Ctrl-C", 130
-    except BrokenPipeError:
-        sentence, status = "the output could not be written: whatever reads it has stopped", 1
-    except TinynetError as problem:
-        sentence, status = str(problem), 1
-    except OSError as problem:
-        # The library names the file in its own exceptions; what is left is standard output.
-        what = problem.filename if problem.filename is not None else "the output could not be written"
-        sentence, status = f"{what}: {problem.strerror or problem}", 1
-    except MemoryError:
-        sentence, status = "there is not enough memory for this", 1
-    if os.environ.get("TINYNET_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exc()
+    except (TinynetError, OSError, KeyboardInterrupt, MemoryError) as problem:
+        if os.environ.get("TINYNET_DEBUG") == "1":
+            traceback.print_exc()
+        status, sentence = _explain(problem)
     _abandon_a_broken_output()
     print(f"{name}: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     return status
+
+
+def _explain(problem: BaseException) -> tuple[int, str]:
+    """Exit status and sentence for what a command raised."""
+    if isinstance(problem, KeyboardInterrupt):
+        return 130, "stopped by Ctrl-C"
+    if isinstance(problem, MemoryError):
+        return 1, "there is not enough memory for this"
+    if isinstance(problem, TinynetError) or not isinstance(problem, OSError):
+        return 1, str(problem)
+    # The library names the file in exceptions of its own; what is left is standard output.
+    what = problem.filename if problem.filename is not None else "the output could not be written"
+    stopped = isinstance(problem, BrokenPipeError)
+    return 1, f"{what}: {'whatever reads it has stopped' if stopped else problem.strerror or problem}"
 
 
 def _parser() -> _Parser:

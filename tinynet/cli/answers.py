@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,11 +75,11 @@ def class_names(model: Sequential) -> tuple[str, str]:
     return (str(names[0]), str(names[1])) if len(names) == 2 else CLASS_NAMES
 
 
-def find_pictures(paths: Iterable[str], warn: Callable[[str], None]) -> Iterator[str]:
+def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator[str]:
     """The files among `paths`, and every picture in the folders among them, subfolders after files.
 
     In a folder, what is not a picture by its extension is passed over, and so is what is hidden.
-    A folder that cannot be listed or holds no picture is told to `warn`.
+    A folder that cannot be listed, or holds no picture where others may, is told to `warn`.
     """
     for path in paths:
         if not os.path.isdir(path):
@@ -96,23 +96,22 @@ def find_pictures(paths: Iterable[str], warn: Callable[[str], None]) -> Iterator
                 if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
                     found = True
                     yield os.path.join(folder, name)
-        if not found:
-            warn(f"{path} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+        if not found and len(paths) > 1:  # else there is nothing to answer, an error of its own
+            warn(f"{path} holds no pictures")
 
 
 def answer_all(
-    model: Sequential, paths: Iterable[str], *, check: bool, warn: Callable[[str], None]
+    model: Sequential, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
 ) -> Iterator[list[Answer]]:
     """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
 
     check: refuse to answer where a picture does not look like one segmented cell.
     Raises MissingDependencyError without an image decoder.
     """
-    paths = list(paths)
     pictures = find_pictures(paths, warn)
     some = list(itertools.islice(pictures, FEW_IMAGES))
     if not some:
-        raise DataError(f"there is no picture in {', '.join(paths)}")
+        raise DataError(f"there is no picture ({', '.join(sorted(EXTENSIONS))}) in {', '.join(paths)}")
     count = len(some)  # FEW_IMAGES stands for "many"
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
     try:

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for title, entries in facts.items():
         print(title)
-        for name, value in entries.items():
-            print(f"  {name:<16} {printable(str(value))}")
+        for name, value in (entries or {"none": ""}).items():
+            print(f"  {name:<16} {printable(str(value))}".rstrip())
     return 0
 
 
@@ -70,7 +70,7 @@ def _facts() -> dict[str, dict[str, Any]]:
             "decoded images": _image_cache(),
             "compiled kernels": _kernel_cache(),
         },
-        "shipped models": shipped or {"none": storage.weights_folder()},
+        "shipped models": shipped,
     }
 
 
