@@ -32,7 +32,7 @@ class SoftmaxCrossEntropy(Function):
         log_probability = centred - np.log(np.exp(centred).sum(axis=1, keepdims=True))
         self.probability = np.exp(log_probability)
         # Where the target is 0 the product is 0 even if the logarithm is -inf.
-        terms = np.where(self.target == 0, 0, self.target * log_probability)
+        terms = self.target * np.where(self.target == 0, 0, log_probability)
         return np.asarray(-terms.sum(dtype=np.float64) / len(x), x.dtype)
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
