@@ -1,4 +1,4 @@
-"""Callbacks: stop and restore the best, checkpoint, log, resume to the bit, and forget an earlier training."""
+"""Callbacks: stop, restore the best, checkpoint, log, resume to the bit, forget an earlier training."""
 
 from __future__ import annotations
 

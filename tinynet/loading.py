@@ -12,6 +12,7 @@ from typing import Any
 
 from tinynet import files, storage
 from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet.files.strict_json import MAXIMUM_DEPTH
 from tinynet.images import Preprocessing
 from tinynet.layers import Layer, layer_from_json
 from tinynet.losses import loss_from_config
@@ -34,13 +35,12 @@ def load(model: str | PathLike) -> Sequential:
     path = storage.locate(model)
     arrays, description = files.load_model_file(path)
     try:
+        _check_depth(description)
         loaded = _from_description(description)
         loaded.load_state(arrays)
         _check_costs(loaded)
     except KeyError as missing:
         problem = f"it has no {missing}"
-    except RecursionError:
-        problem = "its blocks are nested too deeply"
     except (TinynetError, TypeError, ValueError, OverflowError) as reason:
         problem = str(reason)
     else:
@@ -68,6 +68,17 @@ def _from_description(description: dict[str, Any]) -> Sequential:
     if trained:
         model.compile(optimizer_from_config(trained["optimizer"]), loss_from_config(trained["loss"]))
     return model
+
+
+def _check_depth(description: dict[str, Any]) -> None:
+    """Raise ModelFileError for a description nested more deeply than `save` writes, without recursion."""
+    level: list[Any] = [description]
+    for _ in range(MAXIMUM_DEPTH + 1):
+        inside = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [entry for value in inside for entry in value]
+        level = [entry for entry in level if isinstance(entry, dict | list)]
+    if level:
+        raise ModelFileError(f"it is nested more than {MAXIMUM_DEPTH} deep")
 
 
 def _object(description: dict[str, Any], name: str) -> dict[str, Any]:
