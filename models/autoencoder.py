@@ -11,6 +11,8 @@ The report's text says 64x64, its tables 32x32; 32x32 is the default here.
 from __future__ import annotations
 
 import tinynet as tn
+from tinynet.arguments import whole_number
+from tinynet.errors import ArgumentError
 
 HIDDEN = 216  # with 32x32 input a file of at most 70,000 bytes; 256 would not fit
 
@@ -41,7 +43,12 @@ def decoder_layers() -> list[tn.Layer]:
 
 
 def autoencoder(size: int = 32, seed: int = 0) -> tn.Sequential:
-    """The autoencoder: images (size, size, 3) -> reconstructions of the same shape."""
+    """The autoencoder: images (size, size, 3) -> reconstructions of the same shape.
+
+    size: a multiple of 8, or three poolings and upsamplings would not give the same size back.
+    """
+    if whole_number("autoencoder: size", size, 8) % 8:
+        raise ArgumentError(f"autoencoder: size must be a multiple of 8, got {size}")
     return tn.Sequential(
         [*encoder_layers(), *decoder_layers()], (size, size, 3), seed=seed, name="autoencoder"
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinynet import kernels, random
-from tinynet.errors import ArgumentError
+from tinynet.arguments import number
+from tinynet.errors import ArgumentError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,25 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, highest in (("rotation", 180.0), ("scale", 1.0), ("shift", 1.0), ("shear", 1.0)):
-            value = getattr(self, name)
-            if not 0 <= value <= highest:
-                raise ArgumentError(f"Augmentation: {name} must lie between 0 and {highest:g}, got {value!r}")
+            number(f"Augmentation: {name}", getattr(self, name), 0.0, highest)
+        for name in ("horizontal_flip", "vertical_flip"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(
+                    f"Augmentation: {name} must be True or False, got {getattr(self, name)!r}"
+                )
 
     def __call__(self, images: np.ndarray, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """uint8 (n, h, w, c) -> uint8 (n, h, w, c); indices (n,): the images' places in the data set."""
+        """uint8 (n, h, w, c) -> uint8 (n, h, w, c); indices (n,): the images' places in the data set.
+
+        Raises ArgumentError for another type, ShapeError for another shape.
+        """
+        if images.dtype != np.uint8:
+            raise ArgumentError(f"Augmentation: wanted uint8 images, got {images.dtype}")
+        if images.ndim != 4 or np.shape(indices) != images.shape[:1]:
+            raise ShapeError(
+                "Augmentation: wanted images (n, h, w, c) and n indices, "
+                f"got {images.shape} and {np.shape(indices)}"
+            )
         return kernels.active().warp(images, self.transforms(images.shape[1:3], seed, epoch, indices))
 
     def transforms(self, size: tuple[int, ...], seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
