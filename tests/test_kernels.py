@@ -175,7 +175,8 @@ def test_normalization_agrees(count, channels, offset, dtype, seed):
     dy = random_lanes(rng, blocks, channels, 3, 2, dtype, count)
     mean, variance = reference.channel_moments(x, count)
     fast_mean, fast_variance = fast.channel_moments(x, count)
-    np.testing.assert_allclose(fast_mean, mean, rtol=1e-12)
+    # The rounding of a sum is relative to what is summed: a mean may be near zero.
+    np.testing.assert_allclose(fast_mean, mean, rtol=1e-12, atol=1e-14 * np.abs(x).max())
     np.testing.assert_allclose(fast_variance, variance, rtol=1e-9, atol=1e-12)
     inverse, scale = 1 / np.sqrt(variance + 1e-3), rng.standard_normal(channels)
     agree(

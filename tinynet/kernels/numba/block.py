@@ -57,8 +57,8 @@ def _copy_padded(x, start, channels, height, width, padding, scratch):
 
 @kernel
 def _forward(
-    x, weights, bias, taps, positions, targets, shape, padding, count, outputs, plane, relu, pool, first, last,
-    scratch, y, code,
+    x, weights, bias, taps, positions, targets, shape, padding, count, outputs, plane, relu, pool, stretch,
+    first, last, scratch, y, code,
 ):  # fmt: skip
     """Blocks first..last: pad; for every phase and tile accumulate, and rectify or pool on the way out."""
     channels, height, width = shape
@@ -70,25 +70,30 @@ def _forward(
             _copy_padded(x, start, channels, height, width, padding, scratch)
             source, start = scratch, 0
         for phase in range(phases):
-            for o in range(0, outputs, 4):
-                rows = min(4, outputs - o)
-                out = (block * outputs + o) * plane
-                for p in range(0, positions.size, 4):
-                    columns = (positions[p], positions[p + 1], positions[p + 2], positions[p + 3])
-                    tile = tile_rows(bias, o, 4, 4)
-                    w = (phase * tiled + o) * count
-                    for t in range(count):
-                        tile = tile_add_weighted(tile, weights, w, source, start + taps[phase, t], columns)
-                        w += 4
-                    if pool:  # the four positions of a tile are one window
-                        tile_pool_store(tile, y, code, out + targets[phase, p], plane, rows, relu)
-                        continue
-                    if relu:
-                        tile = tile_rectify(tile)
-                    stored = (
-                        targets[phase, p], targets[phase, p + 1], targets[phase, p + 2], targets[phase, p + 3],
-                    )  # fmt: skip
-                    tile_store(tile, y, out, plane, stored, rows)
+            for begin in range(0, positions.size, stretch):  # so that what is read stays in cache
+                end = min(begin + stretch, positions.size)
+                for o in range(0, outputs, 4):
+                    rows = min(4, outputs - o)
+                    out = (block * outputs + o) * plane
+                    for p in range(begin, end, 4):
+                        columns = (positions[p], positions[p + 1], positions[p + 2], positions[p + 3])
+                        tile = tile_rows(bias, o, 4, 4)
+                        w = (phase * tiled + o) * count
+                        for t in range(count):
+                            tile = tile_add_weighted(
+                                tile, weights, w, source, start + taps[phase, t], columns
+                            )
+                            w += 4
+                        if pool:  # the four positions of a tile are one window
+                            tile_pool_store(tile, y, code, out + targets[phase, p], plane, rows, relu)
+                            continue
+                        if relu:
+                            tile = tile_rectify(tile)
+                        stored = (
+                            targets[phase, p], targets[phase, p + 1],
+                            targets[phase, p + 2], targets[phase, p + 3],
+                        )  # fmt: skip
+                        tile_store(tile, y, out, plane, stored, rows)
 
 
 @inlined
@@ -123,7 +128,8 @@ def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
 @kernel
 def _backward(
     dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
-    outputs, size, image, relu, pool, needs_input, first, last, x_scratch, dy_scratch, nothing, dw, db, dx,
+    outputs, size, image, relu, pool, needs_input, stretch, first, last, x_scratch, dy_scratch, nothing,
+    dw, db, dx,
 ):  # fmt: skip
     """Blocks first..last: spread the cotangent, add to dw and db, write dx."""
     channels, height, width = shape
@@ -139,10 +145,10 @@ def _backward(
         # dw[phase, o, t] += sum over positions of dy[o] * x[tap t], summed over lanes
         for phase in range(phases):
             for o in range(0, outputs, 4):
-                end = outputs - 1
+                last_output = outputs - 1
                 rows = (
-                    o * image_plane, min(o + 1, end) * image_plane,
-                    min(o + 2, end) * image_plane, min(o + 3, end) * image_plane,
+                    o * image_plane, min(o + 1, last_output) * image_plane,
+                    min(o + 2, last_output) * image_plane, min(o + 3, last_output) * image_plane,
                 )  # fmt: skip
                 for t in range(0, count, 4):
                     columns = (
@@ -157,17 +163,21 @@ def _backward(
                     tile_lane_sums(tile, dw, (phase * tiled + o) * count + t * 4)
         # dx[c] = sum over the taps of the cotangent image, with transposed weights
         if needs_input:
-            for c in range(0, channels, 4):
-                for p in range(0, dx_positions.size, 4):
-                    columns = (dx_positions[p], dx_positions[p + 1], dx_positions[p + 2], dx_positions[p + 3])
-                    tile = tile_rows(nothing, c, 4, 4)
-                    w = c * dx_taps.size
-                    for t in range(dx_taps.size):
-                        tile = tile_add_weighted(tile, weights, w, dy_scratch, dx_taps[t], columns)
-                        w += 4
-                    stored = (dx_targets[p], dx_targets[p + 1], dx_targets[p + 2], dx_targets[p + 3])
-                    here = (block * channels + c) * plane
-                    tile_store(tile, dx, here, plane, stored, min(4, channels - c))
+            for begin in range(0, dx_positions.size, stretch):
+                end = min(begin + stretch, dx_positions.size)
+                for c in range(0, channels, 4):
+                    for p in range(begin, end, 4):
+                        columns = (
+                            dx_positions[p], dx_positions[p + 1], dx_positions[p + 2], dx_positions[p + 3],
+                        )  # fmt: skip
+                        tile = tile_rows(nothing, c, 4, 4)
+                        w = c * dx_taps.size
+                        for t in range(dx_taps.size):
+                            tile = tile_add_weighted(tile, weights, w, dy_scratch, dx_taps[t], columns)
+                            w += 4
+                        stored = (dx_targets[p], dx_targets[p + 1], dx_targets[p + 2], dx_targets[p + 3])
+                        here = (block * channels + c) * plane
+                        tile_store(tile, dx, here, plane, stored, min(4, channels - c))
 
 
 # The same signatures as numpy/block.py.
@@ -189,9 +199,9 @@ def conv_block(
     def task(first: int, last: int) -> None:
         scratch = np.empty(tables.padded_size(channels), x.dtype)
         _forward(
-            flat, packed, packed_bias, tables.taps, tables.positions, tables.targets, (channels, height, width),
-            tables.padding, tables.tap_count, outputs, size[0] * size[1] * LANES, block.relu, block.pool,
-            first, last, scratch, flat_y, flat_code,
+            flat, packed, packed_bias, tables.taps, tables.positions, tables.targets,
+            (channels, height, width), tables.padding, tables.tap_count, outputs, size[0] * size[1] * LANES,
+            block.relu, block.pool, tables.stretch, first, last, scratch, flat_y, flat_code,
         )  # fmt: skip
 
     over_ranges(task, blocks, _work(tables, blocks, outputs))
@@ -231,7 +241,7 @@ def conv_block_backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,
             outputs, block.output_size(height, width), tables.image, block.relu, block.pool, needs_input,
-            first, last, x_scratch, dy_scratch, nothing, dw[group], db[group], flat_dx,
+            tables.stretch, first, last, x_scratch, dy_scratch, nothing, dw[group], db[group], flat_dx,
         )  # fmt: skip
 
     over_groups(task, blocks, 2 * _work(tables, blocks, outputs))

@@ -43,6 +43,7 @@ class Tables(NamedTuple):
     dx_taps: np.ndarray  # in (phase, row, column, output) order, on the cotangent image
     dx_positions: np.ndarray  # on the cotangent image
     dx_targets: np.ndarray  # in x
+    stretch: int  # positions that every output channel is computed for before going on: two rows
 
     def padded_size(self, channels: int) -> int:
         """Numbers in a padded block, 0 where there is no padding."""
@@ -113,6 +114,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
         dx_taps=np.concatenate(dx_taps) * LANES,
         dx_positions=whole_tiles((m * factor_y * image_width + n * factor_x) * LANES),
         dx_targets=whole_tiles((m * width + n) * LANES),
+        stretch=-(-2 * max(width, columns.count) // 4) * 4,
     )
 
 
