@@ -87,6 +87,7 @@ def run(capsys):
 def in_a_process(*arguments, env=(), **options):
     """Run Python with these arguments; what it prints is captured unless `options` send it elsewhere."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **dict(env)}
+    environment.pop("PYTHONUNBUFFERED", None)  # buffered, what is left unwritten shows at the exit
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     command = [sys.executable, *(os.fspath(argument) for argument in arguments)]
     return subprocess.run(command, env=environment, **options)
@@ -235,17 +236,21 @@ def test_the_three_forms_say_the_same(run, cells, model_file, tmp_path):
     assert entries[-1]["error"].startswith(f"{given[1]} is not an image that can be read")
 
 
-def test_the_summary_counts_cells_and_infected_with_wilsons_interval(run, cells, model_file):
-    entries = run("predict", model_file, cells, "--json")
+def test_the_summary_counts_cells_and_infected_with_wilsons_interval(run, cells, model_file, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    given = [cells, tmp_path / "broken.png"]
+    entries = run("predict", model_file, *given, "--json")
     infected = sum(entry["label"] == "infected" for entry in entries.json)
     assert 0 < infected < 60  # else this test would see little
     low, high = wilson_interval(infected, 60)
-    out = run("predict", model_file, cells).out
-    assert out.splitlines()[60] == (
+    lines = run("predict", model_file, *given).out.splitlines()
+    assert lines[61:63] == [
         f"60 cells: {infected} infected, {infected / 0.6:.1f} % "
-        f"(95 % interval {100 * low:.1f} % to {100 * high:.1f} %, cells taken as independent)"
-    )
-    assert out.splitlines()[61:] == entries.err.splitlines()[-2:]
+        f"(95 % interval {100 * low:.1f} % to {100 * high:.1f} %, cells taken as independent)",
+        "1 picture without an answer: 1 could not be read",
+    ]
+    assert lines[-1] == NOTICE
+    assert entries.err.splitlines()[-4:] == lines[61:]
 
 
 def test_the_summary_tells_how_many_false_positives_to_expect(run, cells, model_file):
@@ -411,7 +416,8 @@ def test_predicting_a_few_pictures_imports_neither_numba_nor_matplotlib(cells, m
 @pytest.mark.skipif(sys.platform == "win32", reason="file names in bytes")
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 @pytest.mark.parametrize("encoding", ["", "ascii:strict", "utf-8:strict"])
-def test_any_file_name_can_be_printed_in_any_locale(cells, model_file, tmp_path, form, encoding):
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_any_file_name_can_be_printed_in_any_locale(cells, model_file, tmp_path, form, encoding, utf8):
     data = next((cells / "Uninfected").iterdir()).read_bytes()
     names = ["b\u00e4d-\u0416-\u764c.png".encode(), b"new\nline.png", b"\xff\xfe.png"]
     folder = tmp_path / "cells"
@@ -425,7 +431,12 @@ def test_any_file_name_can_be_printed_in_any_locale(cells, model_file, tmp_path,
             continue
     table = tmp_path / "answers.csv"
     form = [*form, table] if form == ["--csv"] else form
-    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    environment = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": utf8,
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": encoding,
+    }
     ran = in_a_process("-m", "tinynet", "predict", model_file, folder, *form, env=environment)
     assert ran.returncode == 0, ran.stderr
     assert b"Traceback" not in ran.stderr
@@ -442,12 +453,14 @@ def test_any_file_name_can_be_printed_in_any_locale(cells, model_file, tmp_path,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_full_disk_under_standard_output_is_one_sentence(cells, model_file, form):
+@pytest.mark.parametrize("command", [["predict"], ["predict", "--json"], ["summary"]])
+def test_a_full_disk_under_standard_output_is_one_sentence(cells, model_file, command):
+    name, *options = command
+    arguments = [model_file, cells, *options] if name == "predict" else [model_file]
     with open("/dev/full", "wb") as full:
-        ran = in_a_process("-m", "tinynet", "predict", model_file, cells, *form, stdout=full, text=True)
+        ran = in_a_process("-m", "tinynet", name, *arguments, stdout=full, text=True)
     assert ran.returncode == 1
-    assert ran.stderr == "tinynet predict: the output could not be written: No space left on device\n"
+    assert ran.stderr == f"tinynet {name}: the output could not be written: No space left on device\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes are others there")
