@@ -8,6 +8,7 @@ import numpy as np
 
 from tinynet import kernels
 from tinynet.errors import ShapeError
+from tinynet.functions.array import constant
 from tinynet.functions.lanes import unpack
 from tinynet.functions.precision import same_precision
 from tinynet.tensor import Function, Lanes, Tensor, as_tensor
@@ -58,7 +59,7 @@ class Sigmoid(Elementwise):
         return self.y
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
-        return (dy * self.y * (1 - self.y),)
+        return (dy * self.y * (constant(1, dy) - self.y),)
 
 
 class Tanh(Elementwise):
@@ -69,7 +70,7 @@ class Tanh(Elementwise):
         return self.y
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
-        return (dy * (1 - self.y * self.y),)
+        return (dy * (constant(1, dy) - self.y * self.y),)
 
 
 class Softmax(Function):

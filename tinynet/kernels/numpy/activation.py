@@ -7,7 +7,7 @@ import numpy as np
 
 def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0)."""
-    return np.maximum(x, 0)
+    return np.maximum(x, x.dtype.type(0))  # a bare 0 makes a float32 scalar float64 before NumPy 2
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
