@@ -5,7 +5,6 @@ from tinynet.layers.base import (
     Context,
     Layer,
     Shape,
-    as_vectors,
     layer_from_json,
     layer_to_json,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "Softmax",
     "Tanh",
     "UpSample2D",
-    "as_vectors",
     "assign_names",
     "final_activation",
     "layer_from_json",

@@ -209,17 +209,6 @@ def register(layer: type[Layer]) -> type[Layer]:
     return layer
 
 
-def as_vectors(x: Tensor) -> Tensor:
-    """Flattened images stored as vectors are: one channel a feature.
-
-    Flatten moves nothing in lane layout (functions/composition.py); an operation that pairs features
-    with those of another tensor, or with parameters, needs both in the same places.
-    """
-    if x.lanes is None or not x.lanes.flat or x.data.shape[2:4] == (1, 1):
-        return x
-    return F.pack(F.unpack(x))
-
-
 def layer_to_json(layer: Layer) -> dict[str, Any]:
     """The layer's type and configuration, for a model file."""
     return {"type": type(layer).__name__, **layer.config()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinynet import functions as F
 from tinynet.errors import ArgumentError, ModelFileError, ShapeError
-from tinynet.layers.base import Context, Layer, Shape, as_vectors, layer_from_json, layer_to_json, register
+from tinynet.layers.base import Context, Layer, Shape, layer_from_json, layer_to_json, register
 from tinynet.layers.fusion import fused
 from tinynet.tensor import Tensor
 
@@ -120,7 +120,7 @@ class Residual(_Branches):
         return body
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        return F.add_images(*[as_vectors(branch(x, context)) for branch in self.branches])
+        return F.add_images(*[branch(x, context) for branch in self.branches])
 
 
 @register

@@ -13,7 +13,7 @@ from tinynet.functions.convolution import check_convolution, make_window, pair
 from tinynet.functions.normalization import check_rate
 from tinynet.functions.pooling import pooling_window
 from tinynet.kernels.window import Window
-from tinynet.layers.base import Context, Layer, Shape, as_vectors, register
+from tinynet.layers.base import Context, Layer, Shape, register
 from tinynet.tensor import Tensor
 
 
@@ -245,7 +245,7 @@ class BatchNorm(Layer):
         learning = context.training and self.trainable
         running = (self.buffers["running_mean"], self.buffers["running_variance"])
         y, mean, variance = F.batch_norm(
-            as_vectors(x), self.parameters["scale"], self.parameters["shift"],
+            _as_vectors(x), self.parameters["scale"], self.parameters["shift"],
             epsilon=self.epsilon, statistics=None if learning else running,
         )  # fmt: skip
         if learning:
@@ -354,3 +354,14 @@ def known_padding(where: str, padding: Any) -> str | tuple:
 def _two(value: Any) -> tuple:
     """A pair as it is; anything else stands for both of its sides."""
     return tuple(value) if isinstance(value, tuple | list) and len(value) == 2 else (value, value)
+
+
+def _as_vectors(x: Tensor) -> Tensor:
+    """Flattened images stored as vectors are, one channel a feature; anything else as it is.
+
+    Flatten moves nothing in lane layout (functions/composition.py), but each feature has its own
+    scale and shift.
+    """
+    if x.lanes is None or not x.lanes.flat or x.data.shape[2:4] == (1, 1):
+        return x
+    return F.pack(F.unpack(x))
