@@ -94,7 +94,7 @@ ABSENT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "numba":
+        if name.partition(".")[0] in ("numba", "llvmlite"):  # they are installed together
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 """

@@ -86,7 +86,8 @@ def _choose(name: str) -> Any:
     failure = _numba_failure()
     if failure is None:
         return importlib.import_module("tinynet.kernels.numba")
-    absent = isinstance(failure, ModuleNotFoundError) and failure.name == "numba"
+    # llvmlite comes and goes with Numba, and is what a kernel module may ask for first
+    absent = isinstance(failure, ModuleNotFoundError) and failure.name in ("numba", "llvmlite")
     if name == "numba":
         advice = 'pip install "tinynet-cnn[fast]" brings it' if absent else "or use the NumPy kernels"
         raise MissingDependencyError(f"Numba cannot be used here ({numba_problem()}); {advice}")

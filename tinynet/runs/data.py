@@ -66,7 +66,8 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
     kept = np.isin(readable.names, wanted.names)
     places = np.flatnonzero(kept)
     parts = split(config, readable.labels[places], readable.patients[places])
-    _describe(folder, wanted, len(loaded.unreadable))
+    if progress:
+        _describe(folder, wanted, len(loaded.unreadable))
     return RunData(
         loaded.images,
         readable.labels,
