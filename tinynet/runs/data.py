@@ -54,7 +54,7 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
         parts = split(config, cells.labels, cells.patients)
         kept = np.ones(len(cells.labels), bool)
         source = f"{config.synthetic} synthetic cells"
-        return RunData(cells.images, cells.labels, cells.patients, cells.names, kept, *parts, source)
+        return _divided(cells.images, cells.labels, cells.patients, cells.names, kept, parts, source)
     folder = scan_folder(config.data)
     wanted = folder if config.exclude is None else folder.exclude(config.exclude)
     loaded = load_images(folder, size, size, progress=progress)
@@ -68,19 +68,26 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
     parts = split(config, readable.labels[places], readable.patients[places])
     if progress:
         _describe(folder, wanted, len(loaded.unreadable))
-    return RunData(
+    return _divided(
         loaded.images,
         readable.labels,
         readable.patients,
         list(readable.names),
         kept,
-        *[places[part] for part in parts],
-        source=str(config.data),
-        unreadable=len(loaded.unreadable),
+        tuple(places[part] for part in parts),
+        str(config.data),
+        len(loaded.unreadable),
     )
 
 
-def split(config: RunConfig, labels: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, ...]:
+def _divided(images, labels, patients, names, kept, parts, source: str, unreadable: int = 0) -> RunData:
+    training, validation, test = parts
+    return RunData(images, labels, patients, names, kept, training, validation, test, source, unreadable)
+
+
+def split(
+    config: RunConfig, labels: np.ndarray, patients: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices of training, validation and test."""
     if config.split == "patient":
         return split_by_patient(labels, patients, SHARES, seed=config.seed)

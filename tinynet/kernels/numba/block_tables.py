@@ -16,13 +16,13 @@ class Axis(NamedTuple):
 
     taps    for each phase, the input offsets that are read, ascending
     mixing  for each phase a 0/1 matrix (offsets, kernel taps): which kernel taps read which offset
-    count   positions of each phase
+    length  positions of each phase
     before, after  padding of the input
     """
 
     taps: list[list[int]]
     mixing: list[np.ndarray]
-    count: int
+    length: int
     before: int
     after: int
 
@@ -74,7 +74,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
             for q, r in phases
         ]
     )
-    i, j = _order(rows.count, columns.count, block.pool)
+    i, j = _order(rows.length, columns.length, block.pool)
     out_width = block.output_size(height, width)[1]
     if block.pool:  # one target a window, in the place of each of its four positions
         targets = [(i // 2 * out_width + j // 2) * LANES]
@@ -87,7 +87,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
     top, bottom = _room(offsets_y, factor_y * (height - 1), sizes[0])
     left, right = _room(offsets_x, factor_x * (width - 1), sizes[1])
     image_height, image_width = sizes[0] + top + bottom, sizes[1] + left + right
-    plane_rows, plane_columns = np.divmod(np.arange(rows.count * columns.count), columns.count)
+    plane_rows, plane_columns = np.divmod(np.arange(rows.length * columns.length), columns.length)
     dy_targets = [
         ((plane_rows * factor_y + q + top) * image_width + plane_columns * factor_x + r + left) * LANES
         for q, r in phases
@@ -114,7 +114,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
         dx_taps=np.concatenate(dx_taps) * LANES,
         dx_positions=whole_tiles((m * factor_y * image_width + n * factor_x) * LANES),
         dx_targets=whole_tiles((m * width + n) * LANES),
-        stretch=-(-2 * max(width, columns.count) // 4) * 4,
+        stretch=-(-2 * max(width, columns.length) // 4) * 4,
     )
 
 
