@@ -334,3 +334,10 @@ def test_dense_names_a_mistake(kernel_set, x, weight, bias, parts):
     assert message.lower().startswith("dense: ") and "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_empty_lanes_get_no_cotangent(kernel_set):
+    """A lane tensor with one number, where backward() fills in the cotangent itself."""
+    bias = Tensor(np.zeros(1), requires_grad=True)
+    F.dense(F.pack(np.ones((1, 3))), np.ones((3, 1)), bias).backward()
+    np.testing.assert_array_equal(bias.grad, [1.0])

@@ -16,7 +16,10 @@ import numpy as np
 
 from tinynet import functional as F
 from tinynet import layers as L
+from tinynet.functions.block import conv_block
 from tinynet.gradcheck import KINK, OK, GradcheckReport, gradcheck
+from tinynet.kernels.block import Block
+from tinynet.kernels.window import Window
 from tinynet.tensor import Tensor
 
 Draw = Callable[[np.random.Generator], tuple[Callable[..., Any], tuple[Any, ...]]]
@@ -179,6 +182,34 @@ def _convolution_cases() -> list[Case]:
         _convolution("even kernel", FEW, 5, 2, (4, 2, 2, 3), padding="same"),
         _convolution("kernel as large as the image", FEW, 3, 2, (3, 4, 2, 3), padding="valid"),
     ]
+
+
+def _block(detail: str, count: int, kernel: tuple, block: Block) -> Case:
+    """Fused layers; the bias is spread so that neither a rectifier nor a maximum is near its kink."""
+
+    def draw(random: np.random.Generator) -> tuple:
+        inputs = (
+            images(random, count, 4, 6, kernel[2]),
+            numbers(random, *kernel),
+            numbers(random, kernel[3]),
+        )
+        return lambda x, weight, bias: conv_block(x, weight, bias, block), inputs
+
+    return Case("conv_block", detail, draw)
+
+
+def _block_cases() -> list[Case]:
+    same = Window((3, 3), padding=((1, 1), (1, 1)))
+    return [
+        _block("convolution", FEW, (3, 3, 2, 5), Block(same)),
+        _block("ReLU", MANY, (3, 3, 2, 3), Block(same, relu=True)),
+        _block("ReLU and max-pool", MANY, (3, 3, 2, 5), Block(same, relu=True, pool=True)),
+        _block("upsampling and ReLU", FEW, (3, 3, 2, 3), Block(same, factor=(2, 2), relu=True)),
+        _block(
+            "upsampling, even kernel, dilated", FEW, (2, 4, 2, 3),
+            Block(Window((2, 4), dilation=(1, 2), padding=((0, 1), (3, 3))), factor=(3, 2)),
+        ),
+    ]  # fmt: skip
 
 
 def _dense_cases() -> list[Case]:
@@ -384,6 +415,7 @@ def _layer_cases() -> list[Case]:
 
 CASES: list[Case] = [
     *_convolution_cases(),
+    *_block_cases(),
     *_dense_cases(),
     *_pooling_cases(),
     *_normalisation_cases(),

@@ -196,6 +196,9 @@ class Tensor:
         cotangent = np.asarray(cotangent.data if isinstance(cotangent, Tensor) else cotangent, self.dtype)
         if cotangent.shape != self.data.shape:
             raise ShapeError(f"backward: cotangent has shape {cotangent.shape}, wanted {self.data.shape}")
+        if self.lanes is not None:  # lanes after the last image are nobody's
+            real = np.arange(self.data.shape[0] * self.data.shape[4]) < self.lanes.count
+            cotangent = cotangent * real.reshape(self.data.shape[0], 1, 1, 1, -1).astype(self.dtype)
         _propagate(self, cotangent, (sys.stdout if trace is True else trace) or None)
 
 
