@@ -1,0 +1,293 @@
+"""The benchmarks: they build, peers compute the same, figures are made as described; no clock is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinynet.models import autoencoder, classifier, small_cnn
+
+from bench import common, compare, scaling, works
+from bench.common import Absent, Contestant, Disagreement
+from bench.works import WORKS
+from tinynet import kernels
+
+rates = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
+
+
+def small(name: str, batch: int = 5):
+    """The work on a few images; the image size stays, being the models' own."""
+    return replace(WORKS[name], batch=batch, count=12 if WORKS[name].kind == "epoch" else 0)
+
+
+def test_the_command_knows_every_work():
+    assert tuple(WORKS) == compare.NAMES
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_a_work_runs_on_either_kernel_set(name, kernel_set):
+    work = small(name)
+    contestant = works.tinynet_contestant(work)
+    result = contestant.run()
+    assert contestant.images == work.images
+    if work.kind == "training":
+        assert math.isfinite(result)
+    elif work.kind == "inference":
+        assert result.shape == (5, 2)
+    else:
+        assert math.isfinite(result.history["loss"][0])
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_numba_does_the_same_work_as_numpy(name):
+    if kernels.numba_problem():
+        pytest.skip("Numba is absent")
+    work = small(name)
+    found = []
+    for kernel_set in ("numpy", "numba"):
+        with kernels.using(kernel_set):
+            model = work.model()
+            with works.without_dropout(model):
+                if work.kind == "inference":
+                    found.append(model.predict(work.data[0]))
+                else:
+                    found.append(works.loss_and_gradients(model, *work.data))
+    assert common.distance(found[1], found[0]) < 1e-5
+
+
+def test_a_step_changes_every_weight():
+    model = small("classifier-training").model()
+    before = {name: parameter.data.copy() for name, parameter in model.parameters().items()}
+    works.step(model, *small("classifier-training").data)
+    for name, parameter in model.parameters().items():
+        assert parameter.grad is None
+        assert not np.array_equal(parameter.data, before[name]), name
+
+
+def test_operations_are_counted_by_hand():
+    # 3x3 taps, inputs, outputs, pixels; dense layers; two operations each
+    first = 2 * 9 * 3 * 16 * 32 * 32
+    rest = 2 * (9 * 16 * 8 * 16 * 16 + 9 * 8 * 4 * 8 * 8 + 64 * 216 + 216 * 2)
+    assert works.operations(classifier(), training=False) == first + rest
+    assert works.operations(classifier(), training=True) == 2 * first + 3 * rest
+
+
+def test_dropout_is_off_within_the_block_only():
+    model = small_cnn()
+    with works.without_dropout(model):
+        assert model.layer("dropout1").rate == 0
+    assert model.layer("dropout1").rate == 0.2
+
+
+# Peers.
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_pytorch_computes_the_same(name):
+    pytest.importorskip("torch")
+    from bench.pytorch import pytorch
+
+    found = pytorch(small(name), 1, 0)
+    assert [type(one) for one in found] == [Contestant, Contestant, Absent, Absent]
+    assert all("within" in one.agreement for one in found[:2])
+
+
+@pytest.mark.parametrize("name", ["classifier-inference", "small-cnn-inference"])
+@pytest.mark.parametrize("peer", ["onnxruntime", "openvino"])
+def test_a_runtime_computes_the_same(name, peer):
+    pytest.importorskip("onnx")
+    pytest.importorskip(peer)
+    from bench import onnx_peers
+
+    peers = {"onnxruntime": onnx_peers.onnx_runtime, "openvino": onnx_peers.openvino}
+    found = peers[peer](small(name), 1)
+    assert len(found) == 3
+    assert all(isinstance(one, Contestant) for one in found)
+
+
+@pytest.mark.parametrize("build", [autoencoder, classifier, small_cnn])
+def test_a_twin_with_another_weight_is_refused(build):
+    pytest.importorskip("torch")
+    import torch
+
+    from bench.pytorch import pytorch_twin
+
+    model = build()
+    images = np.random.default_rng(0).random((3, *model.input_shape), np.float32)
+    twin = pytorch_twin(model).eval()
+    wanted = model.logits(images)
+
+    def outputs():
+        with torch.no_grad():
+            made = twin(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        return made.transpose(0, 2, 3, 1) if made.ndim == 4 else made
+
+    common.require_close("twin", "output", outputs(), wanted, common.OUTPUTS)
+    with torch.no_grad():
+        next(twin.parameters())[0] += 0.01
+    with pytest.raises(Disagreement, match="twin: its output is"):
+        common.require_close("twin", "output", outputs(), wanted, common.OUTPUTS)
+
+
+def test_a_compilation_that_takes_too_long_is_ended():
+    pytest.importorskip("torch")
+    import time
+
+    from bench.pytorch import _at_most
+
+    if not hasattr(time, "pthread_getcpuclockid"):
+        pytest.skip("the system has no such clock")
+    with pytest.raises(TimeoutError, match="not done after"), _at_most(0.01):
+        time.sleep(60)
+
+
+# Statistics.
+
+
+@given(rates)
+def test_a_spread_is_ordered(values):
+    found = common.spread(values)
+    ends = [found.minimum, found.low, found.median, found.high, found.maximum]
+    assert ends == sorted(ends)
+    assert found.minimum == min(values) and found.maximum == max(values)
+
+
+@given(rates, st.floats(0.01, 100), st.data())
+def test_a_ratio_is_taken_within_a_round(values, factor, data):
+    # The machine slows down by another factor each round; the ratio does not notice.
+    slow = data.draw(st.lists(st.floats(0.1, 10), min_size=len(values), max_size=len(values)))
+    numerators = [value * factor * s for value, s in zip(values, slow, strict=True)]
+    found = common.ratios(numerators, [value * s for value, s in zip(values, slow, strict=True)])
+    assert found.minimum == pytest.approx(factor) and found.maximum == pytest.approx(factor)
+
+
+def test_contestants_take_turns():
+    calls = []
+
+    def contestant(name):
+        return Contestant(name, lambda: calls.append(name), 2)
+
+    seconds = common.interleaved([contestant("a"), contestant("b")], 3)
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+    turns = [name for name, before in zip(calls, ["", *calls], strict=False) if name != before]
+    assert turns == ["a", "b"] * 4  # warming up, and three rounds
+
+
+@pytest.mark.parametrize(
+    ("got", "apart"), [([3.0, 4.0], 0.0), ([3.0, 4.5], 0.1), ([math.nan, 4.0], math.nan)]
+)
+def test_distance_is_relative_to_what_is_wanted(got, apart):
+    assert common.distance(got, [3.0, 4.0]) == pytest.approx(apart, nan_ok=True)
+
+
+@pytest.mark.parametrize("got", [[3.0, 4.5], [math.nan, 4.0], [3.0]])
+def test_what_is_apart_is_refused(got):
+    with pytest.raises(Disagreement):
+        common.require_close("peer", "output", got, [3.0, 4.0], 0.01)
+
+
+# Tables.
+
+SECONDS = {
+    common.PEAK: [0.01, 0.01, 0.02],
+    "tinynet": [1e-4, 2e-4, 1e-4],
+    "PyTorch contiguous": [5e-4, 8e-4, 6e-4],
+    "PyTorch channels_last": [4e-4, 8e-4, 4e-4],
+}
+
+
+def test_figures_come_from_the_rounds():
+    found = compare.figures(SECONDS, 5e6, ("PyTorch", 3.0))
+    assert found["best"] == "PyTorch channels_last"
+    assert found["reached"] == pytest.approx(4.0)
+    row = found["contestants"]["tinynet"]
+    assert row["images_per_second"]["median"] == pytest.approx(10_000)
+    assert row["gflops"] == pytest.approx(50)
+    assert row["share_of_peak"] == pytest.approx(0.5)  # of 0.5, 0.25 and 1
+    assert found["peak_gflops"]["maximum"] == pytest.approx(100)
+
+
+def test_the_goals_peer_is_its_plain_name_where_it_has_one():
+    seconds = {"tinynet": [1.0], "ONNX Runtime": [3.0], "ONNX Runtime from uint8 (graph)": [2.0]}
+    assert compare.figures(seconds, 1.0, ("ONNX Runtime", 2.5))["best"] == "ONNX Runtime"
+
+
+def result(seconds, **changes):
+    return {
+        "work": "w", "title": "a work", "goal": ("PyTorch", 4.5), "operations": 5e6, "others": 0.0,
+        "absent": {"OpenVINO": "No module named 'openvino'"}, "agreement": {},
+        **compare.figures(seconds, 5e6, ("PyTorch", 4.5)),
+        **changes,
+    }  # fmt: skip
+
+
+def test_the_table_says_who_is_absent_and_whether_the_goal_is_reached():
+    text = compare.table(result(SECONDS))
+    assert "10,000" in text and "50%" in text
+    assert "absent: No module named 'openvino'" in text
+    assert "goal 4.5 x PyTorch: missed, 4.00 x PyTorch channels_last" in text
+    assert "NOT TO BE QUOTED" not in text
+    assert "reached, 4.00 x" in compare.table(result(SECONDS, goal=("PyTorch", 4.0)))
+    assert "NOT TO BE QUOTED: other programs used 60%" in compare.table(result(SECONDS, others=0.6))
+
+
+def test_the_table_without_any_peer():
+    alone = result({"tinynet": [1e-4, 2e-4]})
+    assert "goal 4.5 x PyTorch: absent" in compare.table(alone)
+    assert "peak absent" in compare.table(alone)
+    assert "absent" in compare.summary([alone])
+
+
+def test_the_summary_has_a_line_a_work():
+    lines = compare.summary([result(SECONDS), result(SECONDS)]).splitlines()
+    assert len(lines) == 3
+    assert lines[1].split() == ["w", "PyTorch", "channels_last", "2,500", "10,000", "4.00", "x", "4.5", "x"]
+
+
+def test_results_can_be_kept_as_json():
+    assert json.loads(json.dumps(result(SECONDS)))["best"] == "PyTorch channels_last"
+
+
+def test_wrong_usage_ends_before_anything_is_measured(capsys):
+    for words in (["--threads", "0"], ["--repeats", "0"], ["--work", "nothing"]):
+        with pytest.raises(SystemExit) as ended:
+            compare.main(words)
+        assert ended.value.code == 2
+    assert "wanted at least 1" in capsys.readouterr().err
+
+
+# Scaling.
+
+
+def test_slow_points_are_those_below_half_the_best_of_their_kind():
+    points = [
+        {"value": value, "kind": kind, "seconds_per_image": 1.0, "gflops": gflops}
+        for kind, rates in (("forward", (100, 49, 50)), ("training", (10, 6, 4)))
+        for value, gflops in enumerate(rates)
+    ]
+    found = scaling.flagged(points)
+    assert [point["slow"] for point in found] == [False, True, False, False, False, True]
+    lines = scaling.table("a series", found).splitlines()
+    assert lines[0] == "a series" and len(lines) == 5
+    assert ["SLOW" in line for line in lines[2:]] == [False, True, True]
+
+
+def test_scaling_series_build_and_draw(tmp_path):
+    pytest.importorskip("matplotlib")
+    for one in scaling.series():
+        smallest = one.values[0]
+        images, _ = works.random_batch(one.model(smallest), one.batch(smallest))
+        assert len(images) == one.batch(smallest)
+    points = [
+        {"value": 2**n, "kind": kind, "seconds_per_image": 1e-3, "gflops": 10.0 * n + 1}
+        for kind in scaling.KINDS
+        for n in range(3)
+    ]
+    drawn = {"series": "batch size", "title": "a title", "points": scaling.flagged(points)}
+    scaling.draw([drawn], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
