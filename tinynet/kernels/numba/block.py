@@ -20,12 +20,8 @@ from tinynet.kernels.block import Block
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, pack_tiles, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
-from tinynet.kernels.numba.simd import (
-    LANES,
-    add,
-    lane_sum,
-    load,
-    store,
+from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, where_above, where_code, zero
+from tinynet.kernels.numba.tiles import (
     tile_add_outer,
     tile_add_weighted,
     tile_lane_sums,
@@ -34,9 +30,6 @@ from tinynet.kernels.numba.simd import (
     tile_rows,
     tile_store,
     tile_zero,
-    where_above,
-    where_code,
-    zero,
 )
 
 

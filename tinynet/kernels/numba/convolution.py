@@ -26,19 +26,14 @@ import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
-from tinynet.kernels.numba.simd import (
-    LANES,
-    add,
-    lane_sum,
-    load,
-    store,
+from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, zero
+from tinynet.kernels.numba.tiles import (
     tile_add_outer,
     tile_add_weighted,
     tile_lane_sums,
     tile_rows,
     tile_store,
     tile_zero,
-    zero,
 )
 from tinynet.kernels.window import Padding, Window
 
