@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tinynet import files
+from tinynet import files, storage
 from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet.network import Network
 from tinynet.optim import Optimizer
-
-if TYPE_CHECKING:
-    from tinynet.model import Sequential
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,7 +30,7 @@ class Training:
     stop     set it to end the training after this epoch
     """
 
-    model: Sequential
+    model: Network
     optimizer: Optimizer
     settings: dict[str, Any]
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -154,7 +152,7 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
         if not self.save_best_only or self.best.improves(logs):
-            training.model.save(self.path)
+            storage.save(training.model, self.path)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         return {}, {"best": self.best.value}

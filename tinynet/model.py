@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from tinynet import kernels, storage, summaries, training
-from tinynet.arguments import as_array, names, number, whole_number
-from tinynet.errors import ArgumentError, DataError, ShapeError
-from tinynet.images import MAX_SIDE, Preprocessing
-from tinynet.layers import (
-    ACTIVATIONS,
-    Chain,
-    Context,
-    Layer,
-    Shape,
-    assign_names,
-    final_activation,
-)
-from tinynet.losses import Loss, get_loss
-from tinynet.optim import Optimizer, get_optimizer
-from tinynet.tensor import Lanes, Tensor, no_grad
-
-BATCH = 256  # images a step in evaluate and predict
+from tinynet import storage, summaries, training
+from tinynet.layers import Context
+from tinynet.network import Network
+from tinynet.tensor import Tensor
 
 
-class Sequential:
+class Sequential(Network):
     """A model: layers one after another (a layer may be a Residual or Concatenate block).
 
     layers         a list of layers
@@ -43,230 +28,9 @@ class Sequential:
     temperature    what logits are divided by before softmax or sigmoid (calibration)
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        input_shape: Shape | None = None,
-        *,
-        preprocessing: Preprocessing | None = None,
-        class_names: Sequence[str] | None = None,
-        seed: int = 0,
-        name: str = "model",
-    ):
-        self.chain = Chain(layers)
-        assign_names(self.chain)
-        if not self.layers:
-            raise ArgumentError("Sequential: wanted at least one layer, got an empty list")
-        self.name, self.seed = name, whole_number("Sequential: seed", seed, 0)
-        self.input_shape: Shape | None = None  # until it is built
-        self.output_shape: Shape = ()
-        self.preprocessing = preprocessing
-        self.class_names = None if class_names is None else names("class_names", class_names)
-        self.threshold, self.temperature = 0.5, 1.0
-        self.provenance: dict[str, Any] = {}
-        self.metrics: dict[str, Any] = {}
-        self.optimizer: Optimizer | None = None
-        self.loss: Loss | None = None
-        if input_shape is not None:
-            self.build(input_shape)
-
-    def __repr__(self) -> str:
-        return f"Sequential({self.name!r}, {len(list(self.chain.leaves()))} layers, input {self.input_shape})"
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, in order; blocks as one."""
-        return self.chain.layers
-
-    def layer(self, path: str) -> Layer:
-        """The layer or block of this name ("conv1", "residual1/branch1/conv1"); raises ArgumentError."""
-        for layer in self.chain.walk():
-            if layer.path == path:
-                return layer
-        known = ", ".join(layer.path for layer in self.chain.walk())
-        raise ArgumentError(f"no layer is called {path!r}; there are {known}")
-
-    def build(self, input_shape: Shape, *, placeholders: bool = False) -> Sequential:
-        """Make the weights for images of this shape; called by fit and predict where it was not yet.
-
-        Raises ArgumentError or ShapeError, before any weight is made, where the layers, the preprocessing
-        or the class names do not fit it.  With `placeholders` the weights take no memory (see load).
-        """
-        if not isinstance(input_shape, tuple | list) or len(input_shape) not in (1, 3):
-            raise ArgumentError(
-                f"input_shape must be (height, width, channels) or (features,), got {input_shape!r}"
-            )
-        shape = tuple(whole_number("each side of input_shape", side, 1) for side in input_shape)
-        output_shape = self.chain.output_shape(shape)
-        made = self.preprocessing
-        if made is not None and (made.height, made.width, 3) != shape:
-            raise ArgumentError(
-                f"the preprocessing makes images ({made.height}, {made.width}, 3), the model takes {shape}"
-            )
-        if self.class_names is not None and len(output_shape) == 1:
-            classes = 2 if output_shape == (1,) and self._ending() == "sigmoid" else output_shape[0]
-            if len(self.class_names) != classes:
-                raise ArgumentError(
-                    f"class_names has {len(self.class_names)} names, the model {classes} classes"
-                )
-        self.chain.build(shape, None if placeholders else np.random.default_rng(self.seed))
-        self.input_shape, self.output_shape = shape, output_shape
-        if made is None and len(shape) == 3 and shape[2] == 3 and max(shape) <= MAX_SIDE:
-            self.preprocessing = Preprocessing(height=shape[0], width=shape[1])
-        return self
-
-    @property
-    def threshold(self) -> float:
-        """The probability of class 1, from 0 to 1, from which on an image is called class 1."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = number("threshold", value, 0.0, 1.0)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by before softmax or sigmoid, from 0.001 to 1000."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = number("temperature", value, 1e-3, 1e3)
-
-    # Weights.
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Every trainable array by name ("conv1.weight"): float32 Tensors, frozen ones included."""
-        return {
-            f"{layer.path}.{name}": parameter
-            for layer in self.chain.leaves()
-            for name, parameter in layer.parameters.items()
-        }
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything that is saved: parameters and running statistics, by name, not copied."""
-        arrays = {name: parameter.data for name, parameter in self.parameters().items()}
-        for layer in self.chain.leaves():
-            arrays.update({f"{layer.path}.{name}": buffer for name, buffer in layer.buffers.items()})
-        return arrays
-
-    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take every parameter and running statistic from `arrays`; raises ShapeError where they differ."""
-        own = self.state()
-        for name in sorted(set(own) | set(arrays)):
-            if name not in arrays:
-                raise ShapeError(f"weights: {name} is missing")
-            if name not in own:
-                raise ShapeError(f"weights: the model has no {name}")
-            if arrays[name].shape != own[name].shape:
-                raise ShapeError(
-                    f"weights: {name} has shape {arrays[name].shape}, the model wants {own[name].shape}"
-                )
-            if arrays[name].dtype.kind != "f":
-                raise ShapeError(
-                    f"weights: {name} has dtype {arrays[name].dtype}, the model wants floating point"
-                )
-        for layer in self.chain.leaves():
-            for name, parameter in layer.parameters.items():
-                parameter.data = np.array(arrays[f"{layer.path}.{name}"], np.float32)
-            for name in layer.buffers:
-                layer.buffers[name] = np.array(arrays[f"{layer.path}.{name}"], np.float32)
-
-    def freeze(self, *paths: str) -> None:
-        """Keep these layers (all, if none are named) as they are in training."""
-        self._set_trainable(False, paths)
-
-    def unfreeze(self, *paths: str) -> None:
-        """Let these layers (all, if none are named) be trained again."""
-        self._set_trainable(True, paths)
-
-    def _set_trainable(self, trainable: bool, paths: tuple[str, ...]) -> None:
-        for chosen in [self.layer(path) for path in paths] or [self.chain]:
-            chosen.trainable = trainable
-
-    # Forward.
-
-    def to_tensor(self, x: Any) -> Tensor:
-        """A batch as the model sees it, in lane layout: uint8 is preprocessed, float taken as scaled.
-
-        Raises ShapeError where the images have another size than the model's.
-        """
-        images = as_array(f"model {self.name!r}", x)
-        if self.input_shape is None:
-            self.build(images.shape[1:])
-        wanted = self.input_shape
-        assert wanted is not None
-        if images.ndim != len(wanted) + 1 or images.shape[1:] != wanted:
-            sides = ", ".join(map(str, wanted))
-            raise ShapeError(
-                f"model {self.name!r} wants a batch (n, {sides}), got an array of shape {images.shape}"
-            )
-        if images.shape[0] == 0:
-            raise DataError(f"model {self.name!r}: got a batch without any image")
-        chosen = kernels.active()
-        lanes = chosen.lanes_for(images.shape[0])
-        if images.dtype == np.uint8 and self.preprocessing is not None:
-            deviation = np.array(self.preprocessing.deviation)
-            scale, shift = (
-                self.preprocessing.scale / deviation,
-                -np.array(self.preprocessing.mean) / deviation,
-            )
-            data = chosen.pack_bytes(images, scale, shift, lanes)
-        elif images.dtype.kind == "f":
-            data = chosen.pack(
-                images.astype(np.float32, copy=False).reshape(len(images), *_image(wanted)), lanes
-            )
-        elif images.dtype == np.uint8:
-            raise ArgumentError(
-                f"model {self.name!r} has no preprocessing for uint8 (only RGB images have); "
-                "it wants float32 already scaled"
-            )
-        else:
-            raise ArgumentError(
-                f"model {self.name!r} wants uint8 images or float32 ones already scaled, got {images.dtype}"
-            )
-        tensor = Tensor(data)
-        tensor.lanes = Lanes(images.shape[0], flat=len(wanted) == 1)
-        return tensor
-
-    def __call__(self, x: Any, context: Context | None = None) -> Tensor:
-        """The output for a batch: (n, outputs) or (n, h, w, c), in lane layout or ordinary."""
-        tensor = x if isinstance(x, Tensor) and x.lanes is not None else self.to_tensor(x)
-        context = context or Context()
-        context.last = self._last_layer()
-        return self.chain(tensor, context)
-
-    def logits(self, x: Any) -> np.ndarray:
-        """The outputs before the final softmax or sigmoid, an ordinary float32 array; no temperature."""
-        with no_grad():
-            return self(x, Context(logits=True)).numpy()
-
-    def predict(self, x: Any, batch_size: int = BATCH) -> np.ndarray:
-        """Outputs for images x, float32: class probabilities (n, classes), or images (n, h, w, c).
-
-        x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
-           sizes, which are resized.  The temperature applies.  Safe to call from several threads.
-        """
-        if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
-            if self.preprocessing is None:
-                raise ArgumentError(f"model {self.name!r} has no preprocessing for a list of images")
-            x = np.stack([self.preprocessing.prepare(image) for image in x])
-        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self._ending()
-        if len(x) == 0:
-            raise DataError("predict: there are no images")
-        outputs = [
-            _probabilities(self.logits(x[at : at + size]), ending, self.temperature)
-            for at in range(0, len(x), size)
-        ]
-        return np.concatenate(outputs)
-
-    def activations(self, x: Any) -> dict[str, np.ndarray]:
-        """Every layer's result by name: ordinary arrays (n, h, w, c) or (n, f), "input" first."""
-        tensor = self.to_tensor(x)
-        record: dict[str, Tensor] = {"input": tensor}
-        with no_grad():
-            self(tensor, Context(record=record))
-        return {name: result.numpy() for name, result in record.items()}
+    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
+        """Train; returns a History.  See tinynet.training.fit for the options."""
+        return training.fit(self, x, y, **options)
 
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
         """d(loss) / d(result) of every layer and / d(parameter), by name ("conv1", "conv1.weight").
@@ -275,7 +39,7 @@ class Sequential:
         layer's activation on itself: that layer's result is then its logits.  Frozen parameters have
         no gradient.  Parameters' own `grad` is left as it was.
         """
-        loss = self._compiled()[1]
+        loss = self.compiled()[1]
         tensor = self.to_tensor(x).retain_grad()
         tensor.requires_grad = True
         record: dict[str, Tensor] = {"input": tensor}
@@ -295,69 +59,6 @@ class Sequential:
                 parameter.grad = before[name]
         return {name: gradient for name, gradient in found.items() if gradient is not None}
 
-    # Training and evaluation.
-
-    def compile(self, optimizer: str | Optimizer = "rmsprop", loss: str | Loss = "mse") -> Sequential:
-        """Choose the optimiser and the loss (tinynet.losses.LOSSES names them).
-
-        Raises ArgumentError for unknown names, or a cross-entropy on a model that does not end in
-        softmax (or sigmoid, for the binary one).
-        """
-        chosen = get_loss(loss)
-        chosen.check(self._ending())
-        self.optimizer, self.loss = get_optimizer(optimizer), chosen
-        return self
-
-    def target(self, x: Any, y: Any) -> Any:
-        """What the loss compares with: labels y; for a squared error numbers like the output.
-
-        Those may be uint8 images, which are preprocessed as inputs are, and are x where y is left out.
-        """
-        loss = self._compiled()[1]
-        if not loss.wants_images:
-            if y is None:
-                raise ArgumentError(f"loss {loss.name!r} needs labels y")
-            return as_array("labels", y)
-        values = as_array("the target", x if y is None else y)
-        if self.input_shape is None:
-            self.build(as_array(f"model {self.name!r}", x).shape[1:])
-        if values.ndim == 1 and self.output_shape == (1,):
-            values = values[:, None]
-        if values.shape[1:] != self.output_shape:
-            raise ShapeError(
-                f"loss {loss.name!r}: the model gives {self.output_shape}, its target is {values.shape[1:]}"
-            )
-        if values.dtype == np.uint8 and self.output_shape == self.input_shape:
-            return self.to_tensor(values)
-        if values.dtype.kind not in "fiu":
-            raise ArgumentError(f"loss {loss.name!r}: the target must be numbers, got {values.dtype}")
-        return Tensor(values.astype(np.float32))
-
-    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
-        """Train; returns a History.  See tinynet.training.fit for the options."""
-        return training.fit(self, x, y, **options)
-
-    def evaluate(self, x: Any, y: Any = None, batch_size: int = BATCH) -> dict[str, float]:
-        """The mean loss over the images, and for classifiers the accuracy: {"loss": ..., "accuracy": ...}."""
-        loss, size = self._compiled()[1], whole_number("batch_size", batch_size, 1)
-        x, y = as_array("evaluate", x), None if y is None else as_array("labels", y)
-        total, right, count = 0.0, 0, len(x)
-        if count == 0:
-            raise DataError("evaluate: there are no images")
-        if y is not None and len(y) != count:
-            raise ShapeError(f"evaluate: there are {count} images and {len(y)} labels")
-        for at in range(0, count, size):
-            part = slice(at, at + size)
-            with no_grad():
-                output = self(x[part], Context(logits=loss.wants_logits))
-                target = self.target(x[part], None if y is None else y[part])
-                total += loss(output, target).item() * output.shape[0]
-            if loss.wants_logits:
-                right += loss.right(output.numpy(), target)
-        return {"loss": total / count} | ({"accuracy": right / count} if loss.wants_logits else {})
-
-    # Explaining and keeping.
-
     def summary(self, print_fn: Any = print) -> str:
         """Print and return a table: output shapes, parameters, multiply-adds, activation and file bytes."""
         text = summaries.table(self)
@@ -368,36 +69,3 @@ class Sequential:
     def save(self, path: str | PathLike) -> None:
         """Write the model file: weights, architecture, preprocessing, self-test; nothing in it can run."""
         storage.save(self, path)
-
-    def _last_layer(self) -> Layer | None:
-        """The layer whose activation is the model's last operation; None after a sum or concatenation."""
-        layer: Layer | None = self.chain
-        while isinstance(layer, Chain):
-            layer = layer.layers[-1] if layer.layers else None
-        return layer
-
-    def _ending(self) -> str | None:
-        return final_activation(self._last_layer())
-
-    def _compiled(self) -> tuple[Optimizer, Loss]:
-        if self.optimizer is None or self.loss is None:
-            raise ArgumentError(f"model {self.name!r} has no optimiser and loss yet: call compile() first")
-        return self.optimizer, self.loss
-
-
-def _probabilities(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
-    if activation == "softmax":
-        scaled = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
-        powers = np.exp(scaled)
-        return powers / powers.sum(axis=-1, keepdims=True)
-    if activation == "sigmoid":
-        small = np.exp(-np.abs(logits / np.float32(temperature)))
-        return np.where(logits >= 0, np.float32(1), small) / (1 + small)
-    if activation is None:
-        return logits
-    return ACTIVATIONS[activation](logits).numpy()
-
-
-def _image(shape: Shape) -> tuple[int, int, int]:
-    height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
-    return height, width, channels

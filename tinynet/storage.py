@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +12,13 @@ import tinynet
 from tinynet import files, kernels
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, TinynetError
 from tinynet.layers import layer_to_json
-
-if TYPE_CHECKING:
-    from tinynet.model import Sequential
+from tinynet.network import Network
 
 SELFTEST_SEED = 1
 SELFTEST_OUTPUTS = 16  # of an output with more numbers, so many of them at even distances
 
 
-def save(model: Sequential, path: Any) -> None:
+def save(model: Network, path: Any) -> None:
     """Write the model file; on FileAccessError or NonFiniteError an older one is kept."""
     for name, array in _built(model).state().items():
         if not np.isfinite(array).all():
@@ -28,12 +26,12 @@ def save(model: Sequential, path: Any) -> None:
     files.save_model_file(path, model.state(), describe(model))
 
 
-def file_size(model: Sequential) -> int:
+def file_size(model: Network) -> int:
     """How many bytes `save` would write."""
     return files.file_bytes(_built(model).state(), describe(model))
 
 
-def describe(model: Sequential) -> dict[str, Any]:
+def describe(model: Network) -> dict[str, Any]:
     """Everything about a model but its weights, JSON-able (docs/model-file.md)."""
     training = {}
     if model.optimizer is not None and model.loss is not None:
@@ -55,7 +53,7 @@ def describe(model: Sequential) -> dict[str, Any]:
     }
 
 
-def selftest_outputs(model: Sequential, seed: int) -> list[float]:
+def selftest_outputs(model: Network, seed: int) -> list[float]:
     """The model's logits for the self-test input, on the NumPy kernels; at most 16, evenly chosen."""
     shape = model.input_shape or ()
     height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
@@ -70,7 +68,7 @@ def selftest_outputs(model: Sequential, seed: int) -> list[float]:
     return [float(f"{value:.7g}") for value in outputs[chosen].tolist()]
 
 
-def check_selftest(model: Sequential, description: dict[str, Any], path: Any) -> None:
+def check_selftest(model: Network, description: dict[str, Any], path: Any) -> None:
     """Raise ModelFileError unless the model gives the outputs that its file says it gives."""
     test = description.get("self_test")
     if (
@@ -123,7 +121,7 @@ def _names() -> str:
     return ", ".join(shipped_names()) or "none"
 
 
-def _built(model: Sequential) -> Sequential:
+def _built(model: Network) -> Network:
     if model.input_shape is None:
         raise ArgumentError(f"model {model.name!r} has no weights yet: give it an input_shape, or fit it")
     return model

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tinynet.errors import ArgumentError
 from tinynet.layers import Chain, Layer, Shape
+from tinynet.network import Network
 from tinynet.storage import file_size
-
-if TYPE_CHECKING:
-    from tinynet.model import Sequential
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Row:
     trainable: bool
 
 
-def rows(model: Sequential) -> list[Row]:
+def rows(model: Network) -> list[Row]:
     """A Row for every layer, and after those inside it for every sum and concatenation."""
     if model.input_shape is None:
         raise ArgumentError(
@@ -51,7 +48,7 @@ def _row(layer: Layer) -> Row:
     )
 
 
-def totals(model: Sequential) -> dict[str, int]:
+def totals(model: Network) -> dict[str, int]:
     """Parameters, multiply-accumulates, activation bytes (all layers', one image, float32), file bytes."""
     table = rows(model)
     return {
@@ -63,7 +60,7 @@ def totals(model: Sequential) -> dict[str, int]:
     }
 
 
-def table(model: Sequential) -> str:
+def table(model: Network) -> str:
     """The summary as text."""
     header = ("layer", "type", "output", "parameters", "multiply-adds", "activation bytes")
     lines = [

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,9 @@ from tinynet.arguments import as_array, whole_number
 from tinynet.callbacks import BackupAndRestore, Callback, LearningRateScheduler, TerminateOnNaN, Training
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from tinynet.layers import Context, layer_to_json
+from tinynet.network import Network
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
-
-if TYPE_CHECKING:
-    from tinynet.model import Sequential
 
 Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
 
@@ -41,7 +39,7 @@ class History:
 # What is not finite is reported in one sentence below; NumPy's warnings would only precede it.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def fit(
-    model: Sequential,
+    model: Network,
     x: np.ndarray,
     y: Any = None,
     *,
@@ -66,7 +64,7 @@ def fit(
     Same model, data and seed: bitwise the same weights.  Raises ArgumentError, DataError and ShapeError
     before the first step, NonFiniteError when a loss is NaN or infinite.
     """
-    optimizer, _ = model._compiled()
+    optimizer, _ = model.compiled()
     epochs = whole_number("fit: epochs", epochs, 1)
     batch_size = whole_number("fit: batch_size", batch_size, 1)
     seed = whole_number("fit: seed", seed, 0)
@@ -118,7 +116,7 @@ def fit(
 
 def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epochs) -> dict[str, float]:
     """One pass over the images; returns the means of loss and accuracy, as they were during it."""
-    optimizer, loss = model._compiled()
+    optimizer, loss = model.compiled()
     parameters = {name: p for name, p in model.parameters().items() if p.requires_grad}
     order = random.permutation(seed, epoch, np.arange(len(x)))
     total, right = 0.0, 0
@@ -148,7 +146,7 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     return {"loss": total / len(x)} | ({"accuracy": right / len(x)} if loss.wants_logits else {})
 
 
-def _validate(model: Sequential, x: np.ndarray, y: np.ndarray | None, epoch: int) -> dict[str, float]:
+def _validate(model: Network, x: np.ndarray, y: np.ndarray | None, epoch: int) -> dict[str, float]:
     measured = model.evaluate(x, y)
     if not np.isfinite(measured["loss"]):
         reason = _not_finite_in_use(model, x) or "every layer's result is finite"
@@ -156,7 +154,7 @@ def _validate(model: Sequential, x: np.ndarray, y: np.ndarray | None, epoch: int
     return {f"val_{name}": value for name, value in measured.items()}
 
 
-def _not_finite(model: Sequential, inputs: Tensor, context: Context) -> str | None:
+def _not_finite(model: Network, inputs: Tensor, context: Context) -> str | None:
     """A phrase that names the first layer whose weights or result are not finite, if there is one."""
     if not np.isfinite(inputs.numpy()).all():
         return "the images themselves hold NaN or infinity"
@@ -172,16 +170,16 @@ def _not_finite(model: Sequential, inputs: Tensor, context: Context) -> str | No
     return None
 
 
-def _not_finite_in_use(model: Sequential, x: np.ndarray) -> str | None:
+def _not_finite_in_use(model: Network, x: np.ndarray) -> str | None:
     """The same for images in use, as validation ones are: the first batch that shows something."""
     batches = (x[at : at + 256] for at in range(0, len(x), 256))
     found = (_not_finite(model, model.to_tensor(batch), Context(logits=True)) for batch in batches)
     return next((reason for reason in found if reason), None)
 
 
-def _check(model: Sequential, x: np.ndarray, y: np.ndarray | None, where: str) -> None:
+def _check(model: Network, x: np.ndarray, y: np.ndarray | None, where: str) -> None:
     """Raise for images and labels that the model and its loss cannot take."""
-    loss = model._compiled()[1]
+    loss = model.compiled()[1]
     if len(x) == 0:
         raise DataError(f"{where}: there are no images")
     if y is not None and len(y) != len(x):
@@ -193,11 +191,11 @@ def _check(model: Sequential, x: np.ndarray, y: np.ndarray | None, where: str) -
         loss.check_labels(y, model.output_shape)
 
 
-def _check_trainable(model: Sequential, x: np.ndarray, y: np.ndarray | None, augmentation: Any) -> None:
+def _check_trainable(model: Network, x: np.ndarray, y: np.ndarray | None, augmentation: Any) -> None:
     if augmentation is not None:
         if x.dtype != np.uint8:
             raise ArgumentError(f"fit: augmentation works on uint8 images, got {x.dtype}")
-        if y is not None and model._compiled()[1].wants_images:
+        if y is not None and model.compiled()[1].wants_images:
             raise ArgumentError("fit: augmentation would change x and not its target y")
     if not any(parameter.requires_grad for parameter in model.parameters().values()):
         raise ArgumentError(f"fit: model {model.name!r} has no weights to train, or all are frozen")
@@ -226,7 +224,7 @@ def _pair(data: Any) -> tuple[Any, Any]:
 
 def _settings(model, x, y, held_x, batch_size, seed, augmentation, callbacks) -> dict[str, Any]:
     """What has to be the same in a training that is resumed, JSON-able."""
-    optimizer, loss = model._compiled()
+    optimizer, loss = model.compiled()
     chosen = optimizer.config()
     if any(isinstance(callback, LearningRateScheduler) for callback in callbacks):
         chosen.pop("learning_rate")  # set anew each epoch

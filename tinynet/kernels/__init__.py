@@ -70,6 +70,7 @@ def _numba_failure() -> Exception | None:
     """What importing the Numba kernels raised, tried once a process."""
     if not _failure:
         try:
+            importlib.import_module("numba")  # first, so that its absence is told from its failure
             importlib.import_module("tinynet.kernels.numba")
             _failure.append(None)
         except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
@@ -86,8 +87,7 @@ def _choose(name: str) -> Any:
     failure = _numba_failure()
     if failure is None:
         return importlib.import_module("tinynet.kernels.numba")
-    # llvmlite comes and goes with Numba, and is what a kernel module may ask for first
-    absent = isinstance(failure, ModuleNotFoundError) and failure.name in ("numba", "llvmlite")
+    absent = isinstance(failure, ModuleNotFoundError) and failure.name == "numba"
     if name == "numba":
         advice = 'pip install "tinynet-cnn[fast]" brings it' if absent else "or use the NumPy kernels"
         raise MissingDependencyError(f"Numba cannot be used here ({numba_problem()}); {advice}")
