@@ -19,6 +19,7 @@ import numpy as np
 from tinynet.kernels.block import Block
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, pack_tiles, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
+from tinynet.kernels.numba.padding import copy_padded
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, where_above, where_code, zero
 from tinynet.kernels.numba.tiles import (
@@ -33,21 +34,6 @@ from tinynet.kernels.numba.tiles import (
 )
 
 
-@inlined
-def _copy_padded(x, start, channels, height, width, padding, scratch):
-    """One block (C, H, W, 16) into the middle of a zeroed one."""
-    top, left, padded_height, padded_width = padding
-    nothing = zero(x)
-    for at in range(0, channels * padded_height * padded_width * 16, 16):
-        store(scratch, at, nothing)
-    for c in range(channels):
-        for i in range(height):
-            source = start + (c * height + i) * width * 16
-            target = ((c * padded_height + i + top) * padded_width + left) * 16
-            for j in range(0, width * 16, 16):
-                store(scratch, target + j, load(x, source + j))
-
-
 @kernel
 def _forward(
     x, weights, bias, taps, positions, targets, shape, padding, count, outputs, plane, relu, pool, stretch,
@@ -60,7 +46,7 @@ def _forward(
     for block in range(first, last):
         source, start = x, block * channels * height * width * 16
         if scratch.size > 0:
-            _copy_padded(x, start, channels, height, width, padding, scratch)
+            copy_padded(x, start, channels, height, width, padding, scratch)
             source, start = scratch, 0
         for phase in range(phases):
             for begin in range(0, positions.size, stretch):  # so that what is read stays in cache
@@ -133,7 +119,7 @@ def _backward(
         _spread(dy, y, code, block, outputs, size, image, relu, pool, dy_scratch, db)
         source, start = x, block * channels * plane
         if x_scratch.size > 0:
-            _copy_padded(x, start, channels, height, width, padding, x_scratch)
+            copy_padded(x, start, channels, height, width, padding, x_scratch)
             source, start = x_scratch, 0
         # dw[phase, o, t] += sum over positions of dy[o] * x[tap t], summed over lanes
         for phase in range(phases):

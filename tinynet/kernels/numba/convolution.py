@@ -25,8 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.padding import pad
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
-from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, zero
+from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, zero
 from tinynet.kernels.numba.tiles import (
     tile_add_outer,
     tile_add_weighted,
@@ -49,20 +50,6 @@ class Tables(NamedTuple):
 
 
 # Kernels.
-
-
-@kernel
-def _pad(x, start, channels, height, width, top, left, padded_height, padded_width, padded):
-    """Copy one block (C, H, W, 16) into the middle of a zeroed one."""
-    nothing = zero(x)
-    for at in range(0, channels * padded_height * padded_width * 16, 16):
-        store(padded, at, nothing)
-    for c in range(channels):
-        for i in range(height):
-            source = start + (c * height + i) * width * 16
-            target = ((c * padded_height + i + top) * padded_width + left) * 16
-            for j in range(0, width * 16, 16):
-                store(padded, target + j, load(x, source + j))
 
 
 @kernel
@@ -188,10 +175,10 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
             for block in range(first, last):
                 source, start = flat, block * image
                 if padded:
-                    _pad(
-                        flat, block * image, channels, height, width,
-                        window.padding[0][0], window.padding[1][0], padded_height, padded_width, scratch,
-                    )  # fmt: skip
+                    pad(
+                    flat, block * image, channels, height, width,
+                    (window.padding[0][0], window.padding[1][0], padded_height, padded_width), scratch,
+                )  # fmt: skip
                     source, start = scratch, 0
                 for g in range(groups):
                     _correlate(
@@ -259,9 +246,9 @@ def _convolve(
         for block in range(first, last):
             source, start = flat, block * image
             if padded:
-                _pad(
-                    flat, block * image, channels, height, width, padding[0][0], padding[1][0],
-                    padded_height, padded_width, scratch,
+                pad(
+                    flat, block * image, channels, height, width,
+                    (padding[0][0], padding[1][0], padded_height, padded_width), scratch,
                 )  # fmt: skip
                 source, start = scratch, 0
             for g in range(groups):
