@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import add, at_most, load, negative, splat, store, where_above
 
@@ -74,7 +75,7 @@ def relu6_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _elementwise(function, *arrays: np.ndarray) -> np.ndarray:
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    result = np.empty(arrays[0].shape, arrays[0].dtype)
+    result = empty(arrays[0].shape, arrays[0].dtype)
     target, size = result.reshape(-1), arrays[0].size
     vectors = -(-size // 16)
     over_ranges(lambda first, last: function(*flat, size, first, last, target), vectors, size * ELEMENT)

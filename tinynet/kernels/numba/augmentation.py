@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 
 PIXEL = 60.0  # what a pixel costs, in multiply-adds
@@ -47,7 +48,7 @@ def _warp(images, transforms, first, last, height, width, channels, warped):
 def warp(images: np.ndarray, transforms: np.ndarray) -> np.ndarray:
     """uint8 (n, h, w, c), int32 (n, 2, 3) in 16.16 fixed point -> uint8 (n, h, w, c); black outside."""
     count, height, width, channels = images.shape
-    warped = np.empty(images.shape, images.dtype)
+    warped = empty(images.shape, images.dtype)
     source, target = np.ascontiguousarray(images).reshape(-1), warped.reshape(-1)
     transforms = np.ascontiguousarray(transforms, np.int32)
     over_ranges(

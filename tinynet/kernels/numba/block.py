@@ -19,6 +19,7 @@ import numpy as np
 from tinynet.kernels.block import Block
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, pack_tiles, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.padding import copy_padded
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, where_above, where_code, zero
@@ -170,13 +171,13 @@ def conv_block(
     outputs = weight.shape[3]
     tables = tables_for(block, channels, outputs, height, width)
     size = block.output_size(height, width)
-    y = np.empty((blocks, outputs, *size, LANES), x.dtype)
-    code = np.empty(y.shape if block.pool else (0,), np.uint8)
+    y = empty((blocks, outputs, *size, LANES), x.dtype)
+    code = empty(y.shape if block.pool else (0,), np.uint8)
     packed, packed_bias = pack_tiles(mix_weights(weight, tables), bias)
     flat, flat_y, flat_code = x.ravel(), y.reshape(-1), code.reshape(-1)
 
     def task(first: int, last: int) -> None:
-        scratch = np.empty(tables.padded_size(channels), x.dtype)
+        scratch = empty((tables.padded_size(channels),), x.dtype)
         _forward(
             flat, packed, packed_bias, tables.taps, tables.positions, tables.targets,
             (channels, height, width), tables.padding, tables.tap_count, outputs, size[0] * size[1] * LANES,
@@ -208,14 +209,14 @@ def conv_block_backward(
     tiled = -(-outputs // 4) * 4
     dw = np.zeros((groups, len(tables.taps) * tiled * tables.taps.shape[1]), x.dtype)
     db = np.zeros((groups, outputs), x.dtype)
-    dx = np.empty(x.shape if needs_input else (0,), x.dtype)
+    dx = empty(x.shape if needs_input else (0,), x.dtype)
     flat_dy, flat, flat_y = dy.ravel(), x.ravel(), y.ravel()
     flat_code = np.empty(0, np.uint8) if code is None else code.ravel()
     flat_dx = dx.reshape(-1)
 
     def task(group: int, first: int, last: int) -> None:
-        x_scratch = np.empty(tables.padded_size(channels), x.dtype)
-        dy_scratch = np.empty(outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
+        x_scratch = empty((tables.padded_size(channels),), x.dtype)
+        dy_scratch = empty((outputs * tables.image[2] * tables.image[3] * LANES,), x.dtype)
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,

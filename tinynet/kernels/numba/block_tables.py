@@ -30,7 +30,7 @@ class Axis(NamedTuple):
 class Tables(NamedTuple):
     """Offsets in numbers (not bytes); see numba/convolution.py for taps and positions."""
 
-    mixing: list[tuple[np.ndarray, np.ndarray]]  # of each phase: rows, columns
+    mixing: np.ndarray | None  # (phases, taps_y, taps_x, kh, kw) of 0 and 1; None without upsampling
     padding: tuple[int, int, int, int]  # of x: top, left, padded height, padded width
     padded: bool  # whether there is any
     tap_count: int
@@ -101,7 +101,9 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
     ]
     m, n = np.divmod(np.arange(height * width), width)
     return Tables(
-        mixing=[(rows.mixing[q], columns.mixing[r]) for q, r in phases],
+        mixing=None
+        if phases == [(0, 0)]
+        else np.stack([np.einsum("eu,dv->eduv", rows.mixing[q], columns.mixing[r]) for q, r in phases]),
         padding=(rows.before, columns.before, padded_height, padded_width),
         padded=(padded_height, padded_width) != (height, width),
         tap_count=taps.shape[1],
@@ -120,26 +122,24 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
 
 def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
     """(kh, kw, C, O) -> (phases, taps_y, taps_x, C, O): what reads the same is added up."""
-    if len(tables.mixing) == 1:
+    if tables.mixing is None:
         return weight[None]
-    return np.stack(
-        [
-            np.einsum("eu,dv,uvco->edco", rows, columns, weight, optimize=True).astype(weight.dtype)
-            for rows, columns in tables.mixing
-        ]
-    )
+    phases, taps_y, taps_x = tables.mixing.shape[:3]
+    matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(weight.dtype)
+    mixed = matrix @ weight.reshape(matrix.shape[1], -1)
+    return mixed.reshape(phases, taps_y, taps_x, *weight.shape[2:])
 
 
 def unmix_weights(by_tap: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """(phases, O, C * taps_y * taps_x) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
-    total = np.zeros(shape, by_tap.dtype)
-    for part, (rows, columns) in zip(by_tap, tables.mixing, strict=True):
-        # (O, C, taps_y, taps_x)
-        split = part.reshape(shape[3], shape[2], rows.shape[0], columns.shape[0])
-        if len(tables.mixing) == 1:
-            return np.ascontiguousarray(split.transpose(2, 3, 1, 0))
-        total += np.einsum("eu,dv,oced->uvco", rows, columns, split, optimize=True).astype(by_tap.dtype)
-    return total
+    if tables.mixing is None:
+        split = by_tap[0].reshape(shape[3], shape[2], shape[0], shape[1])
+        return np.ascontiguousarray(split.transpose(2, 3, 1, 0))
+    phases, taps_y, taps_x = tables.mixing.shape[:3]
+    # (phases, O, C, taps_y, taps_x) -> (phases, taps_y, taps_x, C, O)
+    split = by_tap.reshape(phases, shape[3], shape[2], taps_y, taps_x).transpose(0, 3, 4, 2, 1)
+    matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(by_tap.dtype)
+    return (matrix.T @ split.reshape(matrix.shape[0], -1)).reshape(shape)
 
 
 def pack_tiles(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.padding import pad
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, zero
@@ -110,7 +111,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window, 
     """(B, C, H, W, 16) * (kh, kw, C / groups, O) + (O,) -> (B, O, H', W', 16)."""
     blocks, channels, height, width, _ = x.shape
     out_height, out_width = window.output_size(height, width)
-    y = np.empty((blocks, weight.shape[3], out_height, out_width, LANES), x.dtype)
+    y = empty((blocks, weight.shape[3], out_height, out_width, LANES), x.dtype)
     packed, packed_bias = _pack(weight, bias, groups)
     tables = forward_tables(channels // groups, height, width, window)
     _convolve(x, packed, packed_bias, window.padding, tables, y, groups, weight.shape[3] // groups)
@@ -126,7 +127,7 @@ def conv2d_input_gradient(
     """
     blocks, outputs, out_height, out_width, _ = dy.shape
     channels = weight.shape[2] * groups
-    dx = np.empty((blocks, channels, height, width, LANES), dy.dtype)
+    dx = empty((blocks, channels, height, width, LANES), dy.dtype)
     padding, phases = backward_tables(outputs // groups, out_height, out_width, height, width, window)
     # (kh, kw, C / G, O) -> (kh, kw, O / G, C): each group's weights transposed
     kh, kw = window.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import load, multiply, splat, store, where_kept
 from tinynet.kernels.numpy.dropout import threshold
@@ -25,7 +26,7 @@ def _dropout(x, keys, limit, factor, elements, first, last, y):
 
 def dropout(x: np.ndarray, keys: np.ndarray, rate: float) -> np.ndarray:
     """x / (1 - rate) where an element is kept, else 0; keys: uint32 (B, 16), one an image."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     elements = x[0, ..., 0].size
     source, flat_keys, target = x.ravel(), np.ascontiguousarray(keys).reshape(-1), y.reshape(-1)
     limit, factor = threshold(rate), x.dtype.type(1.0 / (1.0 - rate))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import LANES
 
@@ -61,7 +62,7 @@ def pack(images: np.ndarray, lanes: int) -> np.ndarray:
     """(n, h, w, c) -> (blocks, c, h, w, 16); lanes after the last image hold zeros."""
     count, height, width, channels = images.shape
     blocks, pixels = -(-count // LANES), height * width
-    packed = np.empty((blocks, channels, height, width, LANES), images.dtype)
+    packed = empty((blocks, channels, height, width, LANES), images.dtype)
     source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
     over_ranges(
         lambda first, last: _pack(source, count, pixels, channels, first, last, target),
@@ -74,7 +75,7 @@ def pack(images: np.ndarray, lanes: int) -> np.ndarray:
 def unpack(x: np.ndarray, count: int) -> np.ndarray:
     """(blocks, c, h, w, 16) -> (count, h, w, c)."""
     blocks, channels, height, width, _ = x.shape
-    images = np.empty((count, height, width, channels), x.dtype)
+    images = empty((count, height, width, channels), x.dtype)
     source, target = np.ascontiguousarray(x).reshape(-1), images.reshape(-1)
     over_ranges(
         lambda first, last: _unpack(source, count, height * width, channels, first, last, target),
@@ -88,7 +89,7 @@ def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: 
     """uint8 (n, h, w, c) -> float32 lanes of images * scale + shift, with one scale and shift a channel."""
     count, height, width, channels = images.shape
     blocks = -(-count // LANES)
-    packed = np.empty((blocks, channels, height, width, LANES), np.float32)
+    packed = empty((blocks, channels, height, width, LANES), np.float32)
     source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
     over_ranges(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.simd import add, load, multiply, multiply_add, negative, splat, store, widen
 
@@ -61,7 +62,7 @@ def squared_error(x: np.ndarray, target: np.ndarray, count: int) -> float:
 
 def squared_error_gradient(x: np.ndarray, target: np.ndarray, factor: float, count: int) -> np.ndarray:
     """factor * (x - target); padding lanes zero."""
-    gradient = np.empty(x.shape, x.dtype)
+    gradient = empty(x.shape, x.dtype)
     elements = x[0, ..., 0].size
     flat, flat_target, result = x.ravel(), target.ravel(), gradient.reshape(-1)
     scale = x.dtype.type(factor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.simd import add, lane_sum, load, multiply, multiply_add, splat, store, widen
 
@@ -123,7 +124,7 @@ def normalize(
     count: int,
 ) -> np.ndarray:
     """(x - mean) * inverse_deviation * scale + shift a channel; padding lanes become zero."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     parameters = [a.astype(x.dtype) for a in (mean, inverse_deviation * scale, shift)]
     _over_blocks(_normalize, x, [x.ravel(), *parameters], count, y)
     return y
@@ -158,7 +159,7 @@ def normalize_input_gradient(
     count: int,
 ) -> np.ndarray:
     """scale * inverse_deviation * (dy - mean_dy - normalised x * mean_dy_normalised); padding lanes zero."""
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     parameters = (mean, inverse_deviation, scale * inverse_deviation, mean_dy, mean_dy_normalised)
     arrays = [dy.ravel(), x.ravel(), *[a.astype(x.dtype) for a in parameters]]
     _over_blocks(_input_gradient, x, arrays, count, dx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import (
     LANES,
@@ -56,7 +57,10 @@ def _max_pool(x, numbers, first, last, height, width, geometry, out_height, out_
 @kernel
 def _max_pool_backward(dy, tap, numbers, first, last, height, width, geometry, out_height, out_width, dx):
     kh, kw, sh, sw, dh, dw, top, left = geometry
+    nothing = zero(dy)
     for plane in range(first, last):
+        for at in range(plane * height * width * 16, (plane + 1) * height * width * 16, 16):
+            store(dx, at, nothing)
         for i in range(out_height):
             for j in range(out_width):
                 source = ((plane * out_height + i) * out_width + j) * 16
@@ -98,7 +102,10 @@ def _average_pool(x, shares, first, last, height, width, geometry, out_height, o
 @kernel
 def _average_pool_backward(dy, shares, first, last, height, width, geometry, out_height, out_width, dx):
     kh, kw, sh, sw, dh, dw, top, left = geometry
+    nothing = zero(dy)
     for plane in range(first, last):
+        for at in range(plane * height * width * 16, (plane + 1) * height * width * 16, 16):
+            store(dx, at, nothing)
         for i in range(out_height):
             for j in range(out_width):
                 source = load(dy, ((plane * out_height + i) * out_width + j) * 16)
@@ -118,14 +125,14 @@ def _average_pool_backward(dy, shares, first, last, height, width, geometry, out
 def max_pool(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """(B, C, H, W, 16) -> the window's maximum (B, C, H', W', 16) and its tap's number, in x's dtype."""
     y = _outputs(x, window)
-    tap = np.empty_like(y)
+    tap = empty(y.shape, y.dtype)
     _over_planes(_max_pool, x, (x, _numbers(window, x)), (y, tap), window, x.shape[2:4])
     return y, tap
 
 
 def max_pool_backward(dy: np.ndarray, tap: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
     """The cotangent goes to the position that was the maximum, added where windows overlap."""
-    dx = np.zeros((*dy.shape[:2], height, width, LANES), dy.dtype)
+    dx = empty((*dy.shape[:2], height, width, LANES), dy.dtype)
     _over_planes(_max_pool_backward, dy, (dy, tap, _numbers(window, dy)), (dx,), window, (height, width))
     return dx
 
@@ -139,14 +146,14 @@ def average_pool(x: np.ndarray, window: Window) -> np.ndarray:
 
 def average_pool_backward(dy: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
     """Every real pixel of a window gets an equal share of its cotangent."""
-    dx = np.zeros((*dy.shape[:2], height, width, LANES), dy.dtype)
+    dx = empty((*dy.shape[:2], height, width, LANES), dy.dtype)
     arrays = (dy, _shares(window, dy, height, width))
     _over_planes(_average_pool_backward, dy, arrays, (dx,), window, (height, width))
     return dx
 
 
 def _outputs(x: np.ndarray, window: Window) -> np.ndarray:
-    return np.empty((*x.shape[:2], *window.output_size(*x.shape[2:4]), LANES), x.dtype)
+    return empty((*x.shape[:2], *window.output_size(*x.shape[2:4]), LANES), x.dtype)
 
 
 def _numbers(window: Window, like: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
+from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import LANES, add, load, store, zero
 
@@ -38,7 +39,7 @@ def _upsample_backward(dy, first, last, height, width, fh, fw, dx):
 def upsample(x: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
     """(B, C, H, W, 16) -> (B, C, H * fh, W * fw, 16); y[i, j] = x[i // fh, j // fw]."""
     blocks, channels, height, width, _ = x.shape
-    y = np.empty((blocks, channels, height * factor[0], width * factor[1], LANES), x.dtype)
+    y = empty((blocks, channels, height * factor[0], width * factor[1], LANES), x.dtype)
     _over_planes(_upsample, x, y, height, width, factor)
     return y
 
@@ -47,7 +48,7 @@ def upsample_backward(dy: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
     """(B, C, H * fh, W * fw, 16) -> (B, C, H, W, 16): the sum over each rectangle."""
     blocks, channels = dy.shape[:2]
     height, width = dy.shape[2] // factor[0], dy.shape[3] // factor[1]
-    dx = np.empty((blocks, channels, height, width, LANES), dy.dtype)
+    dx = empty((blocks, channels, height, width, LANES), dy.dtype)
     _over_planes(_upsample_backward, dy, dx, height, width, factor)
     return dx
 

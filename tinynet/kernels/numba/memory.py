@@ -1,0 +1,73 @@
+"""Arrays for results, from memory that earlier results gave back.
+
+A training step allocates the same large arrays again and again.  Fresh ones come from the operating
+system page by page, zeroed, at the first touch: on the small CNN that was a seventh of the time
+(bench/README.md).  Here the memory of a large array goes back to a shelf when the last reference
+to it goes, and the next array of that size takes it from there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+
+import numpy as np
+
+SMALLEST = 1 << 16  # bytes: malloc keeps smaller ones itself
+LARGEST_SHELF = 1 << 28  # bytes kept for later in all; beyond that memory is given back
+
+_shelf: dict[int, list[np.ndarray]] = {}
+_kept = 0
+# Of the kind that its holder may take again: taking memory back can happen at any allocation.
+_lock = threading.RLock()
+
+
+class _Lender:
+    """Lends memory to one array (NumPy keeps it as the array's base) and takes it back at the end."""
+
+    __slots__ = ("__array_interface__", "memory")
+
+    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
+        self.memory = memory
+        self.__array_interface__ = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (memory.ctypes.data, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        global _kept
+        size = self.memory.nbytes
+        with _lock:
+            if _kept + size <= LARGEST_SHELF:
+                _shelf.setdefault(size, []).append(self.memory)
+                _kept += size
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An uninitialised C-contiguous array, like np.empty."""
+    global _kept
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALLEST:
+        return np.empty(shape, dtype)
+    with _lock:
+        shelf = _shelf.get(size)
+        memory = shelf.pop() if shelf else None
+        if memory is not None:
+            _kept -= size
+    if memory is None:
+        memory = np.empty(size, np.uint8)
+    return np.asarray(_Lender(memory, shape, dtype))
+
+
+def _after_fork() -> None:
+    """The child has the parent's shelf, but not the thread that may have held its lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
