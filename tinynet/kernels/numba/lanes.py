@@ -7,7 +7,7 @@ import numpy as np
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
-from tinynet.kernels.numba.simd import LANES
+from tinynet.kernels.numba.simd import LANES, multiply_add, splat, store, transpose_bytes, widen_bytes
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
@@ -27,18 +27,34 @@ def _pack(images, count, pixels, channels, first, last, packed):
 
 
 @kernel
-def _pack_bytes(images, scale, shift, count, pixels, channels, first, last, packed):
+def _pack_bytes(images, scale, shift, count, pixels, channels, first, last, bytes_, packed):
+    """packed = images * scale + shift, of 16 consecutive bytes of 16 images at a time.
+
+    bytes_: 256 bytes of scratch for their transposition.
+    """
+    size = pixels * channels  # bytes of an image
     for block in range(first, last):
         real = min(16, count - block * 16)
-        for p in range(pixels):
-            for c in range(channels):
+        start = block * 16 * size
+        whole = size // 16 * 16 if real == 16 else 0
+        p, c = 0, 0
+        for at in range(0, whole, 16):
+            transpose_bytes(images, start + at, size, bytes_)
+            for k in range(16):
+                value = widen_bytes(bytes_, k * 16)
                 target = ((block * channels + c) * pixels + p) * 16
-                source = (block * 16 * pixels + p) * channels + c
-                for lane in range(real):
-                    value = np.float32(images[source + lane * pixels * channels])
-                    packed[target + lane] = value * scale[c] + shift[c]
-                for lane in range(real, 16):
-                    packed[target + lane] = 0
+                store(packed, target, multiply_add(value, splat(scale[c]), splat(shift[c])))
+                c += 1
+                if c == channels:
+                    p, c = p + 1, 0
+        for byte in range(whole, size):  # what is left of the images, or of a block that is not full
+            p, c = byte // channels, byte % channels
+            target = ((block * channels + c) * pixels + p) * 16
+            for lane in range(real):
+                value_of_one = np.float32(images[start + lane * size + byte])
+                packed[target + lane] = value_of_one * scale[c] + shift[c]
+            for lane in range(real, 16):
+                packed[target + lane] = 0
 
 
 @kernel
@@ -92,11 +108,10 @@ def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: 
     packed = empty((blocks, channels, height, width, LANES), np.float32)
     source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
-    over_ranges(
-        lambda first, last: _pack_bytes(
-            source, scale, shift, count, height * width, channels, first, last, target
-        ),
-        blocks,
-        packed.size * ELEMENT,
-    )
+
+    def task(first: int, last: int) -> None:
+        bytes_ = np.empty(256, np.uint8)
+        _pack_bytes(source, scale, shift, count, height * width, channels, first, last, bytes_, target)
+
+    over_ranges(task, blocks, packed.size * ELEMENT)
     return packed

@@ -185,6 +185,49 @@ def widen(typing, value):
 
 
 @intrinsic
+def transpose_bytes(typing, array, start, stride, transposed):
+    """transposed[16 k + l] = array[start + l * stride + k] for k and l from 0 to 15, of bytes.
+
+    Four rounds of interleaving row i with row i + 8 transpose a 16 x 16 matrix.
+    """
+
+    def generate(context, builder, signature, arguments):
+        array, start, stride, transposed = arguments
+        row_type = ir.VectorType(ir.IntType(8), LANES)
+        rows = []
+        for _ in range(LANES):
+            pointer = element_pointer(context, builder, signature.args[0], array, start)
+            rows.append(builder.load(builder.bitcast(pointer, row_type.as_pointer()), align=1))
+            start = builder.add(start, stride)
+        index_type = ir.VectorType(ir.IntType(32), LANES)
+        low = ir.Constant(index_type, [i // 2 + 16 * (i % 2) for i in range(16)])
+        high = ir.Constant(index_type, [8 + i // 2 + 16 * (i % 2) for i in range(16)])
+        for _ in range(4):
+            pairs = [(rows[i], rows[i + 8]) for i in range(8)]
+            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
+        for k, row in enumerate(rows):
+            at = context.get_constant(types.intp, k * LANES)
+            pointer = element_pointer(context, builder, signature.args[3], transposed, at)
+            builder.store(row, builder.bitcast(pointer, row_type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, transposed), generate
+
+
+@intrinsic
+def widen_bytes(typing, array, index):
+    """The 16 bytes at flat `index` as a float32 Vector."""
+
+    def generate(context, builder, signature, arguments):
+        row_type = ir.VectorType(ir.IntType(8), LANES)
+        pointer = element_pointer(context, builder, signature.args[0], *arguments)
+        row = builder.load(builder.bitcast(pointer, row_type.as_pointer()), align=1)
+        return builder.uitofp(row, llvm_vector(types.float32))
+
+    return Vector(types.float32)(array, types.intp), generate
+
+
+@intrinsic
 def where_greater(typing, a, b, x, y):
     """x where a > b, or where a is NaN and b is not; else y.  A NaN comes through a running maximum."""
 
