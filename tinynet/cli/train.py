@@ -81,11 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _report(result: dict[str, Any], folder: Path) -> str:
     test, lines = result["test"], []
-    unseen = (
-        "patients" if result["split"] == "patient" else "images (of patients seen in training: optimistic)"
-    )
-    people = f" of {test['patients']} {unseen}" if test["patients"] else f" {unseen}"
-    lines.append(f"test: {test['n']} cells{people} not used in training")
+    if result["split"] == "patient":
+        lines.append(f"test: {test['n']} cells of {test['patients']} patients not used in training")
+    else:
+        lines.append(f"test: {test['n']} cells not used in training, of patients who were: optimistic")
     for name in ("accuracy", "sensitivity", "specificity", "auc"):
         value, interval = test[name], test["intervals"].get(name)
         if value is not None:
