@@ -57,7 +57,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
     monkeypatch.setattr(memory, "LARGEST_SHELF", 3 * memory.SMALLEST)
     arrays = [memory.empty(LARGE, np.float32) for _ in range(10)]
     del arrays
-    assert memory._kept == 3 * memory.SMALLEST == sum(a.nbytes for s in memory._shelf.values() for a in s)
+    assert memory._kept == 3 * memory.SMALLEST == sum(a.nbytes for s in memory._shelf.values() for a, _ in s)
 
 
 def test_no_two_threads_get_the_same_memory():

@@ -18,6 +18,7 @@ from tinynet.callbacks import BackupAndRestore, Callback, LearningRateScheduler,
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from tinynet.layers import Context, layer_to_json
 from tinynet.network import Network
+from tinynet.prefetch import prepared_ahead
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
 
@@ -119,20 +120,23 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     optimizer, loss = model.compiled()
     parameters = {name: p for name, p in model.parameters().items() if p.requires_grad}
     order = random.permutation(seed, epoch, np.arange(len(x)))
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+    def prepare(images: np.ndarray) -> tuple[np.ndarray, Tensor, Any]:
+        batch = x[images]
+        if augmentation is not None:
+            batch = augmentation(batch, seed, epoch, images)
+        inputs = model.to_tensor(batch)
+        return images, inputs, inputs if labels is None else model.target(batch, labels[images])
+
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for at in range(0, len(order), batch_size):
-            images = order[at : at + batch_size]
-            batch = x[images]
-            if augmentation is not None:
-                batch = augmentation(batch, seed, epoch, images)
+        for number, (images, inputs, target) in enumerate(prepared_ahead(batches, prepare), start=1):
             context = Context(training=True, seed=seed, epoch=epoch, images=images, logits=loss.wants_logits)
-            inputs = model.to_tensor(batch)
-            target = inputs if labels is None else model.target(batch, labels[images])
             output = model(inputs, context)
             value = loss(output, target)
             if not np.isfinite(value.item()):
-                step = epoch * -(-len(x) // batch_size) + at // batch_size + 1
+                step = epoch * len(batches) + number
                 reason = _not_finite(model, inputs, context) or "every layer's result is finite"
                 raise NonFiniteError(f"step {step}: the loss is {value.item()}; {reason}")
             value.backward()

@@ -21,7 +21,7 @@ from tinynet.kernels.numba.block_tables import Tables, mix_weights, pack_tiles, 
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.padding import copy_padded
-from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
+from tinynet.kernels.numba.parallel import group_edges, over_ranges
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, where_above, where_code, zero
 from tinynet.kernels.numba.tiles import (
     tile_add_outer,
@@ -105,8 +105,8 @@ def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
         db[o] += lane_sum(total)
 
 
-@kernel
-def _backward(
+@inlined
+def _backward_blocks(
     dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
     outputs, size, image, relu, pool, needs_input, stretch, first, last, x_scratch, dy_scratch, nothing,
     dw, db, dx,
@@ -160,6 +160,21 @@ def _backward(
                         tile_store(tile, dx, here, plane, stored, min(4, channels - c))
 
 
+@kernel
+def _backward(
+    dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
+    outputs, size, image, relu, pool, needs_input, stretch, edges, first, last, x_scratch, dy_scratch,
+    nothing, dw, db, dx,
+):  # fmt: skip
+    """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1]."""
+    for group in range(first, last):
+        _backward_blocks(
+            dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape,
+            padding, outputs, size, image, relu, pool, needs_input, stretch, edges[group], edges[group + 1],
+            x_scratch, dy_scratch, nothing, dw[group], db[group], dx,
+        )  # fmt: skip
+
+
 # The same signatures as numpy/block.py.
 
 
@@ -205,7 +220,8 @@ def conv_block_backward(
     # The taps of the cotangent image are counted phase, tap, output: (C, phases * taps * O)
     transposed = mixed.transpose(3, 0, 1, 2, 4).reshape(channels, 1, 1, -1).transpose(1, 2, 3, 0)[None]
     packed, nothing = pack_tiles(transposed, np.zeros(channels, x.dtype))
-    groups = len(groups_of(blocks))
+    edges = group_edges(blocks)
+    groups = len(edges) - 1
     tiled = -(-outputs // 4) * 4
     dw = np.zeros((groups, len(tables.taps) * tiled * tables.taps.shape[1]), x.dtype)
     db = np.zeros((groups, outputs), x.dtype)
@@ -214,17 +230,17 @@ def conv_block_backward(
     flat_code = np.empty(0, np.uint8) if code is None else code.ravel()
     flat_dx = dx.reshape(-1)
 
-    def task(group: int, first: int, last: int) -> None:
+    def task(first: int, last: int) -> None:
         x_scratch = empty((tables.padded_size(channels),), x.dtype)
         dy_scratch = empty((outputs * tables.image[2] * tables.image[3] * LANES,), x.dtype)
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,
             outputs, block.output_size(height, width), tables.image, block.relu, block.pool, needs_input,
-            tables.stretch, first, last, x_scratch, dy_scratch, nothing, dw[group], db[group], flat_dx,
+            tables.stretch, edges, first, last, x_scratch, dy_scratch, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
-    over_groups(task, blocks, 2 * _work(tables, blocks, outputs))
+    over_ranges(task, groups, 2 * _work(tables, blocks, outputs))
     total = dw[0]
     for partial in dw[1:]:  # in order, whatever the number of threads
         total = total + partial

@@ -17,7 +17,9 @@ import numpy as np
 SMALLEST = 1 << 16  # bytes: malloc keeps smaller ones itself
 LARGEST_SHELF = 1 << 28  # bytes kept for later in all; beyond that memory is given back
 
-_shelf: dict[int, list[np.ndarray]] = {}
+Loan = tuple[np.ndarray, int]  # memory and its address
+
+_shelf: dict[int, list[Loan]] = {}
 _kept = 0
 # Of the kind that its holder may take again: taking memory back can happen at any allocation.
 _lock = threading.RLock()
@@ -26,23 +28,23 @@ _lock = threading.RLock()
 class _Lender:
     """Lends memory to one array (NumPy keeps it as the array's base) and takes it back at the end."""
 
-    __slots__ = ("__array_interface__", "memory")
+    __slots__ = ("__array_interface__", "loan")
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
-        self.memory = memory
+    def __init__(self, loan: Loan, shape: tuple[int, ...], dtype: np.dtype):
+        self.loan = loan
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
-            "data": (memory.ctypes.data, False),
+            "data": (loan[1], False),
             "version": 3,
         }
 
     def __del__(self) -> None:
         global _kept
-        size = self.memory.nbytes
+        size = self.loan[0].nbytes
         with _lock:
             if _kept + size <= LARGEST_SHELF:
-                _shelf.setdefault(size, []).append(self.memory)
+                _shelf.setdefault(size, []).append(self.loan)
                 _kept += size
 
 
@@ -55,12 +57,13 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         return np.empty(shape, dtype)
     with _lock:
         shelf = _shelf.get(size)
-        memory = shelf.pop() if shelf else None
-        if memory is not None:
+        loan = shelf.pop() if shelf else None
+        if loan is not None:
             _kept -= size
-    if memory is None:
+    if loan is None:
         memory = np.empty(size, np.uint8)
-    return np.asarray(_Lender(memory, shape, dtype))
+        loan = (memory, memory.ctypes.data)
+    return np.asarray(_Lender(loan, shape, dtype))
 
 
 def _after_fork() -> None:

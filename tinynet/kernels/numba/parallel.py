@@ -27,11 +27,15 @@ _threads: int | None = None
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None  # (process, threads, pool)
 
 
-def groups_of(blocks: int) -> list[tuple[int, int]]:
-    """At most 8 contiguous ranges (first, last) that cover the blocks, as even as can be."""
+def group_edges(blocks: int) -> np.ndarray:
+    """Where at most 8 contiguous groups of blocks, as even as can be, begin and end (one more edge)."""
     count = min(GROUPS, blocks)
-    edges = [blocks * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
+    return np.array([blocks * i // count for i in range(count + 1)], np.int64)
+
+
+def groups_of(blocks: int) -> list[tuple[int, int]]:
+    """The same as ranges (first, last)."""
+    return list(itertools.pairwise(group_edges(blocks).tolist()))
 
 
 def num_threads() -> int:
