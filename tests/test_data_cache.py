@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,39 @@ def test_another_size_or_a_changed_image_is_decoded_again(folder, store, decoded
     changed = load_images(folder, 8, 8, store, progress=False)
     assert len(decoded) == 240
     np.testing.assert_array_equal(changed.images[3], resize(decode(folder.paths[3]), 8, 8))
+
+
+def test_a_folder_that_only_looks_the_same_has_a_cache_of_its_own(tmp_path, store):
+    roots = [tmp_path / name for name in ("first", "second")]
+    for level, root in enumerate(roots):
+        for name in ("Uninfected", "Parasitized"):
+            (root / name).mkdir(parents=True)
+            path = root / name / "C1_cell_1.bmp"  # not compressed: the same size whatever is in it
+            Image.fromarray(np.full((20, 20, 3), 50 + level, np.uint8)).save(path)
+            os.utime(path, ns=(1, 1))
+    for level, root in enumerate(roots):
+        loaded = load_images(scan_folder(root), 8, 8, store, progress=False)
+        assert np.all(loaded.images == 50 + level)
+
+
+def test_an_edit_that_keeps_size_and_modification_time_is_seen(folder, store):
+    path = folder.paths[3]
+    Image.fromarray(np.full((20, 20, 3), 50, np.uint8)).save(path, "bmp")
+    before = path.stat()
+    assert np.all(load_images(folder, 8, 8, store, progress=False).images[3] == 50)
+    time.sleep(0.05)  # longer than the file system's clock takes to tick
+    Image.fromarray(np.full((20, 20, 3), 51, np.uint8)).save(path, "bmp")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if sys.platform != "win32":  # where the time of change is that of creation
+        assert np.all(load_images(folder, 8, 8, store, progress=False).images[3] == 51)
+
+
+def test_a_folder_by_another_path_is_served_from_the_same_cache(folder, store, decoded, monkeypatch):
+    load_images(folder, 8, 8, store, progress=False)
+    monkeypatch.chdir(folder.root.parent)
+    load_images(scan_folder("data"), 8, 8, store, progress=False)
+    assert len(decoded) == 80
 
 
 def test_one_bad_image_is_recorded_and_passed_over(folder, store):

@@ -1,9 +1,11 @@
 """Decode and resize a data set once, keep the result, and read it back in a second.
 
 A cache is two files in one folder: `cells-KEY.npy` with the pictures and `cells-KEY.json` with what
-else is known.  KEY is a digest of every file's name, size and time of change, of the target size and
-of this format's version, so an image that is added, removed or edited makes another cache.  A cache
-that is damaged is made again; one that cannot be written costs time, not the run.
+else is known.  KEY is a digest of where the folder is; of every file's name, size, times of change and
+inode; of the target size; and of this format's version.  So an image that is added, removed or edited
+makes another cache, even where its size and modification time are kept, and no two folders share one:
+a folder that is copied or moved is decoded again.  A cache that is damaged is made again; one that
+cannot be written costs time, not the run.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from ..errors import DataError, FileAccessError, ImageError, MissingDependencyEr
 from ..images import decode, resize
 from .folder import CellFolder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_CACHES = 6
 """The least recently used caches beyond this many are removed when one is written."""
 
@@ -227,10 +229,12 @@ def _can_write(directory: Path) -> bool:
 
 def _digest(folder: CellFolder, height: int, width: int) -> str:
     digest = hashlib.sha256(f"tinynet cells {FORMAT_VERSION} {height}x{width}\n".encode())
+    digest.update(f"{os.path.realpath(folder.root)}\n".encode(errors="surrogateescape"))
     for path, name in zip(folder.paths, folder.names, strict=True):
         try:
             status = os.stat(path)
-            state = f"{status.st_size} {status.st_mtime_ns}"
+            # The modification time can be set, as archives and copies do; the time of change cannot.
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         except OSError:
             state = "missing"
         digest.update(f"{name}{path.suffix}\0{state}\n".encode(errors="surrogateescape"))
