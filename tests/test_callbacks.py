@@ -11,7 +11,7 @@ import tinynet as tn
 from tinynet import files
 from tinynet.callbacks import Best, Training
 from tinynet.data.augment import Augmentation
-from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
+from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8), np.arange(24) % 2
@@ -366,3 +366,23 @@ def test_a_model_file_is_no_checkpoint(tmp_path):
     compiled().save(tmp_path / "run.safetensors")
     with pytest.raises(ModelFileError, match="a tinynet model file, not a tinynet checkpoint"):
         fit(compiled(), callbacks(tmp_path, "run"))
+
+
+def test_the_best_weights_come_back_where_a_loss_is_not_finite():
+    """An exception ends the training, and the best epoch's weights are there all the same."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((32, 4, 4, 3)).astype(np.float32), rng.integers(0, 2, 32)
+    model = tn.Sequential([tn.Flatten(), tn.Dense(2, "softmax")], (4, 4, 3), seed=1)
+    model.compile(tn.SGD(0.1), "sparse_categorical_crossentropy")
+
+    class Spoil(tn.Callback):
+        def on_epoch_begin(self, training):
+            if training.epoch == 2:
+                self.best = {name: array.copy() for name, array in stopping.weights.items()}
+                model.parameters()["dense1.weight"].data[0] = np.nan
+
+    spoil, stopping = Spoil(), tn.EarlyStopping("loss", patience=None)
+    with pytest.raises(NonFiniteError):
+        model.fit(x, y, epochs=5, verbose=0, callbacks=[stopping, spoil])
+    for name, array in model.state().items():
+        np.testing.assert_array_equal(array, spoil.best[name])

@@ -97,6 +97,8 @@ def fit(
                 logs |= _validate(model, held_x, held_y, training.epoch)
         except NonFiniteError as problem:
             if not quiet_end:
+                for callback in callbacks:  # the best weights come back all the same
+                    callback.on_train_end(training)
                 raise
             print(f"training ended: {problem}", file=sys.stderr)
             break

@@ -220,7 +220,8 @@ class BatchNorm(Layer):
     """Each channel normalised: by the batch's statistics in training, by running ones in use.
 
     running = momentum * running + (1 - momentum) * batch, after each training batch (Keras's
-    convention; PyTorch's momentum is 1 minus this).  The variance is divided by n in both.
+    convention; PyTorch's momentum is 1 minus this).  The variance is divided by n in
+    both the batch's and the running one (PyTorch's running one is divided by n - 1).
     Running statistics are saved with the model.  Where `trainable` is false they are used, and
     kept, in training too.
     """
