@@ -258,6 +258,44 @@ def test_the_summary_tells_how_many_false_positives_to_expect(run, cells, model_
     assert "about 6.0 (3.0 to 12) would be called so by mistake" in run("predict", model_file, cells).out
 
 
+def test_where_images_were_excluded_the_specificity_on_all_is_told_too(run, cells, tmp_path):
+    model = classifier()
+    model.provenance = {"excluded": 7}
+    model.metrics = {"test": {"specificity": [0.99]}}
+    model.save(tmp_path / "m.safetensors")
+    out = run("predict", tmp_path / "m.safetensors", cells).out
+    assert "about 0.6 would be called so" in out
+    assert "images were excluded from that test" in out
+
+    model.metrics = {"test": {"specificity": [0.99]}, "test_all_labels": {"specificity": [0.9, 0.8, 0.95]}}
+    model.save(tmp_path / "m.safetensors")
+    out = run("predict", tmp_path / "m.safetensors", cells).out
+    assert "was 0.9900 on cells whose label nobody doubts, 0.9000 on all (when tested)" in out
+    assert "about 0.6 or, by the second figure, 6.0 (3.0 to 12) would be called so by mistake" in out
+    assert "images were excluded" not in out
+
+
+def test_a_test_without_exclusions_says_nothing_of_them(run, cells, tmp_path):
+    model = classifier()
+    model.provenance = {"excluded": 0}
+    model.metrics = {"test": {"specificity": [0.99]}}
+    model.save(tmp_path / "m.safetensors")
+    out = run("predict", tmp_path / "m.safetensors", cells).out
+    assert "was 0.9900 when tested" in out and "excluded" not in out
+
+
+def test_a_trained_model_carries_the_figures_with_and_without_exclusions():
+    from tinynet.runs.run import _for_the_file
+
+    generator = np.random.default_rng(0)
+    labels, patients = generator.integers(0, 2, 60), np.arange(60) % 6
+    measured = evaluate_probabilities(labels, generator.random(60), 0.5, patients, seed=0)
+    assert set(_for_the_file({"test": measured})) == {"test"}
+    carried = _for_the_file({"test": measured, "test_all_labels": measured})
+    assert carried["test_all_labels"] == carried["test"]
+    assert carried["test"]["specificity"][0] == round(measured["specificity"], 4)
+
+
 @pytest.mark.parametrize("test", [{}, {"specificity": None}, {"specificity": [2, 0, 1]}, "none", [0.9]])
 def test_without_a_specificity_the_summary_says_so(run, cells, tmp_path, test):
     model = classifier()

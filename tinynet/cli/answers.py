@@ -170,27 +170,50 @@ def summary(tally: Tally, model: Sequential) -> list[str]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items() if count)
         lines.append(f"{_counted(tally.pictures - cells, 'picture')} without an answer: {reasons}")
     if cells:
-        lines.append(_false_positives(cells, model, positive))
+        lines += _false_positives(cells, model, positive)
     return lines
 
 
-def _false_positives(cells: int, model: Sequential, positive: str) -> str:
-    measured = _specificity(model.metrics)
+def _false_positives(cells: int, model: Sequential, positive: str) -> list[str]:
+    """How many false positives to expect.  Where images of doubtful label were excluded from the test,
+    its specificity flatters, so the one on all images is told beside it, or that it is not known."""
+    measured, on_all = (_specificity(model.metrics, part) for part in ("test", "test_all_labels"))
     if measured is None:
-        return (
+        return [
             f"how many would be called {positive} by mistake is not known: the model file has no specificity"
+        ]
+    if on_all is not None:
+        tested = f"{measured[0]:.4f} on cells whose label nobody doubts, {on_all[0]:.4f} on all (when tested)"
+        expected = f"{_expected(cells, measured)} or, by the second figure, {_expected(cells, on_all)}"
+    else:
+        tested, expected = f"{measured[0]:.4f} when tested", _expected(cells, measured)
+    lines = [
+        f"the model's specificity was {tested}: "
+        f"if none of these {cells} were {positive}, about {expected} would be called so by mistake"
+    ]
+    if on_all is None and _excluded(model.provenance):
+        lines.append(
+            "images were excluded from that test (such as doubtful labels): on all, expect more mistakes; "
+            "how many is not known"
         )
-    estimate, *interval = (_rounded(expected_false_positives(cells, share)) for share in measured)
-    between = f" ({interval[1]} to {interval[0]})" if interval else ""
-    return (
-        f"the model's specificity was {measured[0]:.4f} when tested: "
-        f"if none of these {cells} were {positive}, about {estimate}{between} would be called so by mistake"
-    )
+    return lines
 
 
-def _specificity(metrics: Any) -> list[float] | None:
-    """[specificity] or [specificity, low, high] of the test, from what the model file says."""
-    test = metrics.get("test") if isinstance(metrics, dict) else None
+def _expected(cells: int, shares: Sequence[float]) -> str:
+    """How many of so many uninfected cells, at a specificity with or without an interval."""
+    estimate, *interval = (_rounded(expected_false_positives(cells, share)) for share in shares)
+    return f"{estimate} ({interval[1]} to {interval[0]})" if interval else estimate
+
+
+def _excluded(provenance: Any) -> bool:
+    """Whether the model file says that images were left out of its training and test."""
+    count = provenance.get("excluded") if isinstance(provenance, dict) else None
+    return isinstance(count, int) and count > 0
+
+
+def _specificity(metrics: Any, part: str) -> list[float] | None:
+    """[specificity] or [specificity, low, high] of a part of the data, from what the model file says."""
+    test = metrics.get(part) if isinstance(metrics, dict) else None
     value = test.get("specificity") if isinstance(test, dict) else None
     values = value if isinstance(value, list) else [value]
     if len(values) not in (1, 3):

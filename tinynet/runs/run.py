@@ -165,13 +165,20 @@ def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any
 
 
 def _for_the_file(result: dict[str, Any]) -> dict[str, Any]:
-    """The few figures a model file carries: of the test part, rounded, with intervals."""
-    test = result["test"]
-    kept = {key: test[key] for key in ("n", "patients")}
-    for key in ("accuracy", "sensitivity", "specificity", "auc"):
-        interval = test["intervals"].get(key)
-        kept[key] = None if test[key] is None else [round(v, 4) for v in (test[key], *(interval or ()))]
-    return {"test": kept}
+    """The few figures a model file carries: of the test part, rounded, with intervals.
+
+    Where images were excluded and it was measured, also of the test's patients with all their labels.
+    """
+    carried: dict[str, Any] = {}
+    for part in ("test", "test_all_labels"):
+        if part not in result:
+            continue
+        measured = result[part]
+        carried[part] = kept = {key: measured[key] for key in ("n", "patients")}
+        for key in ("accuracy", "sensitivity", "specificity", "auc"):
+            value, interval = measured[key], measured["intervals"].get(key)
+            kept[key] = None if value is None else [round(v, 4) for v in (value, *(interval or ()))]
+    return carried
 
 
 def _write_json(path: Path, value: Any) -> None:
