@@ -616,6 +616,71 @@ def test_parts_of_other_data_or_of_an_unknown_split_are_refused(run, cells, trai
     assert "does not say how its data was divided" in unknown.err
 
 
+# train
+
+
+@pytest.fixture
+def begun(cells, tmp_path):
+    """The folder of a run that was interrupted before it had done anything."""
+    from tinynet.runs import RunConfig
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    RunConfig(model="small-cnn", data=str(cells), size=16, epochs=1, split="image").save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--model autoencoder",
+        "--split patient",
+        "--epochs 2",
+        "--batch-size 64",
+        "--size 32",
+        "--learning-rate 0.1",
+        "--seed 1",
+        "--no-augmentation",
+        "--out elsewhere",
+    ],
+)
+def test_an_option_that_contradicts_the_run_to_be_resumed_is_refused(run, begun, option):
+    ran = run("train", "--resume", begun, *option.split())
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"tinynet train: {option} c") and ran.err.count("\n") == 1
+    assert str(begun) in ran.err
+
+
+def test_a_resumed_run_takes_moved_data_a_moved_list_and_what_it_has_anyway(
+    run, begun, cells, tmp_path, monkeypatch
+):
+    seen = []
+
+    def train(config, folder, **options):
+        seen.append((config, folder))
+        raise tn.TinynetError("enough")
+
+    monkeypatch.setattr("tinynet.runs.train", train)
+    same = ["--model", "small-cnn", "--epochs", "1", "--seed", "0", "--split", "image", "--out", begun]
+    run("train", "--resume", begun, "--data", "moved", "--exclude", "list.txt", "--quiet", *same)
+    ((config, folder),) = seen
+    assert (config.data, config.exclude, folder) == ("moved", "list.txt", begun)
+    assert (config.model, config.epochs, config.size) == ("small-cnn", 1, 16)
+
+
+def test_a_run_keeps_absolute_paths(tmp_path, monkeypatch):
+    from tinynet.runs import RunConfig
+
+    monkeypatch.chdir(tmp_path)
+    RunConfig(data="cells", exclude="lists/doubtful.txt").save(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    config = RunConfig.load(tmp_path)
+    assert (config.data, config.exclude) == (
+        str(tmp_path / "cells"),
+        str(tmp_path / "lists" / "doubtful.txt"),
+    )
+
+
 # summary, info
 
 

@@ -6,7 +6,10 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinynet.runs import RunConfig
 
 SUMMARY = "train a model on a folder of cells, or on synthetic cells"
 
@@ -16,22 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
     )
-    parser.add_argument("--model", default="autoencoder", help="autoencoder (default) or small-cnn")
-    parser.add_argument("--split", default="patient", choices=("patient", "image"), help="default: patient")
+    parser.add_argument("--model", help="autoencoder (default) or small-cnn")
+    parser.add_argument("--split", choices=("patient", "image"), help="default: patient")
     parser.add_argument(
         "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
     )
     parser.add_argument("--epochs", type=int, help="of the last stage; the stages before it follow")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, help="default: 128")
     parser.add_argument("--size", type=int, help="height and width of the model's input in pixels")
     parser.add_argument("--learning-rate", type=float, help="the highest of the last stage")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
     parser.add_argument(
         "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
     )
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with an interrupted run; takes no other option"
+        "--resume",
+        metavar="RUN",
+        help="go on with an interrupted run, whose options hold; --data and --exclude may have moved",
     )
     parser.add_argument("--quiet", action="store_true", help="print the result only")
 
@@ -41,24 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     from tinynet.runs import RunConfig, train
 
     verbose = 0 if arguments.quiet else 1
+    given = _given(arguments)
     if arguments.resume is not None:
         folder = Path(arguments.resume)
-        config = RunConfig.load(folder)
-        if arguments.data is not None:  # a data folder may have moved
-            config = replace(config, data=arguments.data)
+        config = _resumed(RunConfig.load(folder), folder, given, arguments.out)
     else:
-        config = RunConfig(
-            model=arguments.model,
-            data=arguments.data,
-            exclude=arguments.exclude,
-            split=arguments.split,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            size=arguments.size,
-            learning_rate=arguments.learning_rate,
-            seed=arguments.seed,
-            augment=not arguments.no_augmentation,
-        )
+        config = RunConfig(**given)
         folder = Path(arguments.out) if arguments.out else _free_folder(config.model)
     if config.data is None:
         if arguments.epochs is None and arguments.resume is None:
@@ -77,6 +70,34 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     print(_report(result, folder))
     return 0
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, by their names in RunConfig."""
+    names = ("model", "data", "exclude", "split", "epochs", "batch_size", "size", "learning_rate", "seed")
+    given = {name: getattr(arguments, name) for name in names}
+    given["augment"] = False if arguments.no_augmentation else None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | None) -> RunConfig:
+    """The configuration of a run to go on with; ArgumentError where a given option contradicts it.
+
+    Data folders and exclusion lists move: these may be given anew, and what they hold is compared.
+    """
+    from tinynet.errors import ArgumentError
+
+    if out is not None and Path(out).resolve() != folder.resolve():
+        raise ArgumentError(f"--out {out} cannot be given with --resume {folder}: a run stays in its folder")
+    moved = {name: given.pop(name) for name in ("data", "exclude") if name in given}
+    for name, value in given.items():
+        if value != getattr(config, name):
+            option = "no-augmentation" if name == "augment" else f"{name.replace('_', '-')} {value}"
+            raise ArgumentError(
+                f"--{option} contradicts the run in {folder}, which goes on as it began; "
+                "leave the option out, or start another run"
+            )
+    return replace(config, **moved)
 
 
 def _report(result: dict[str, Any], folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,11 @@ class RunConfig:
             raise ArgumentError(f"--size must lie between 16 and 512 pixels, got {self.size}")
 
     def save(self, folder: Path) -> None:
-        """Write it to the run's folder."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        """Write it to the run's folder; paths absolute, since a run may be resumed from elsewhere."""
+        values = asdict(self)
+        for name in ("data", "exclude"):
+            values[name] = None if values[name] is None else os.path.abspath(values[name])
+        text = json.dumps(values, indent=2, sort_keys=True)
         files.write_atomically(folder / FILE, [text.encode() + b"\n"])
 
     @classmethod
