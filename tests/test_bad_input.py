@@ -367,6 +367,11 @@ def test_a_run_is_not_written_over(refused, cells, tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == "{}"
 
 
+def test_a_size_that_the_model_cannot_have_leaves_no_run_behind(refused, cells, tmp_path):
+    arguments = ["train", "--data", cells, "--model", "autoencoder", "--out", tmp_path / "run"]
+    refused(*arguments, "--size", "33", words=["size", "33"])
+
+
 def test_resuming_what_is_not_a_run(refused, cells):
     refused("train", "--resume", cells, words=[cells, "not a run folder"])
 

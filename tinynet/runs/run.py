@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinynet import files, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
@@ -16,6 +16,9 @@ from tinynet.runs import data as run_data
 from tinynet.runs import pictures
 from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.data import RunData
+
+if TYPE_CHECKING:
+    from tinynet.models.recipes import Stage
 
 MODEL_FILE = "model.safetensors"
 
@@ -44,11 +47,12 @@ def train(
         raise ArgumentError(
             f"{folder} already holds a run: choose another --out, or go on with --resume {folder}"
         )
+    stages = recipe.stages(size, config.epochs or recipe.epochs, config.seed, config.learning_rate)
+    _try(stages)
     data = run_data.load(config, size, progress=bool(verbose))
     _check_parts(data)
     _prepare(folder, config, data, resume)
 
-    stages = recipe.stages(size, config.epochs or recipe.epochs, config.seed, config.learning_rate)
     augmentation = Augmentation() if config.augment else None
     model: Sequential | None = None
     autoencoder: Sequential | None = None
@@ -122,6 +126,14 @@ def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, An
             data.labels[part], probabilities, model.threshold, patients, seed=config.seed
         )
     return result
+
+
+def _try(stages: list[Stage]) -> None:
+    """Build every stage's model once, so that an impossible size is refused before anything is written."""
+    model: Sequential | None = None
+    for stage in stages:
+        model = stage.build(model)
+        model.compile(stage.optimizer(stage.epochs), stage.loss)
 
 
 def _check_parts(data: RunData) -> None:
