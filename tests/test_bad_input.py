@@ -20,6 +20,7 @@ import tinynet as tn
 from tinynet import cli, files, kernels
 from tinynet.data.synthetic import write_folder
 from tinynet.errors import ArgumentError, DataError, FileAccessError, NonFiniteError, ShapeError
+from tinynet.runs import RunConfig
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -370,6 +371,40 @@ def test_a_run_is_not_written_over(refused, cells, tmp_path):
 def test_a_size_that_the_model_cannot_have_leaves_no_run_behind(refused, cells, tmp_path):
     arguments = ["train", "--data", cells, "--model", "autoencoder", "--out", tmp_path / "run"]
     refused(*arguments, "--size", "33", words=["size", "33"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "not the configuration of a run"),
+        ('{"colour": 1}', "not the configuration of a run"),
+        ('{"model": ["a"]}', "--model must be a text"),
+        ('{"data": 3}', "--data must be a text"),
+        ('{"exclude": {}}', "--exclude must be a text"),
+        ('{"split": ["patient"]}', "--split must be patient or image"),
+        ('{"augment": "no"}', "augment must be true or false"),
+        ('{"epochs": 1.5}', "--epochs must be a whole number"),
+        ('{"learning_rate": true}', "--learning-rate must be a number"),
+        ('{"learning_rate": 1%s}' % ("0" * 400), "--learning-rate must be a number"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run(refused, tmp_path, content, words):
+    path = tmp_path / "run" / "config.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    refused("train", "--resume", path.parent, words=[path, words])
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "not valid JSON"), ("[]", "not a JSON object")])
+def test_a_damaged_note_of_a_runs_data(refused, cells, tmp_path, content, words):
+    path = tmp_path / "run" / "data.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    RunConfig(model="small-cnn", data=str(cells), size=16, epochs=1).save(path.parent)
+    refused("train", "--resume", path.parent, "--quiet", words=[path, words])
+    assert path.read_text() == content
 
 
 def test_resuming_what_is_not_a_run(refused, cells):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class RunConfig:
     synthetic: int = 4000
 
     def __post_init__(self) -> None:
+        for name, optional in (("model", False), ("data", True), ("exclude", True)):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (optional and value is None):
+                raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
+        if not isinstance(self.augment, bool):
+            raise ArgumentError(f"augment must be true or false, got {self.augment!r}")
         _choice("split", self.split, ("patient", "image"))
         for name in ("epochs", "batch_size", "size", "synthetic"):
             value = getattr(self, name)
@@ -50,7 +56,8 @@ class RunConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ArgumentError(f"--seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         rate = self.learning_rate
-        if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate <= sys.float_info.max):  # not NaN, not infinite
             raise ArgumentError(f"--learning-rate must be a number above 0, got {rate!r}")
         if self.size is not None and not 16 <= self.size <= 512:
             raise ArgumentError(f"--size must lie between 16 and 512 pixels, got {self.size}")
@@ -73,11 +80,14 @@ class RunConfig:
             raise FileAccessError(f"{folder}: not a run folder, it has no {FILE}") from None
         except OSError as problem:
             raise FileAccessError(f"{path}: {problem.strerror or problem}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ModelFileError(f"{path}: not valid JSON") from None
         if not isinstance(values, dict) or set(values) - set(cls.__dataclass_fields__):
             raise ModelFileError(f"{path}: not the configuration of a run of this version")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ArgumentError as problem:
+            raise ModelFileError(f"{path}: {problem}") from None
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

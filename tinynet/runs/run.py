@@ -147,7 +147,7 @@ def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> No
     path = folder / "data.json"
     found = {"digest": data.digest(), "images": len(data.names), "source": data.source}
     if resume and path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_object(path)
         if before.get("digest") != found["digest"]:
             raise ModelFileError(
                 f"{folder}: the data has changed since this run began ({before.get('images')} images then, "
@@ -162,6 +162,19 @@ def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> No
         ) from None
     _write_json(path, found)
     config.save(folder)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises FileAccessError or ModelFileError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise FileAccessError(f"{path}: {problem.strerror or problem}") from None
+    except (ValueError, RecursionError):
+        raise ModelFileError(f"{path}: not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: not a JSON object")
+    return value
 
 
 def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any]:
