@@ -589,6 +589,27 @@ def test_a_part_of_the_trainings_split_is_found_again(run, cells, trained, part)
     assert ran.json["n"] < 59
 
 
+def test_a_part_of_a_split_by_image_is_measured_as_training_does_and_called_optimistic(run, cells, tmp_path):
+    from tinynet.runs import RunConfig
+    from tinynet.runs.data import load
+    from tinynet.runs.run import measure
+
+    config = RunConfig(data=str(cells), split="image", seed=5)
+    data = load(config, 16, progress=False)
+    model = classifier()
+    model.provenance = {"split": "image", "seed": 5, "data": data.digest()}
+    path = tmp_path / "by-image.safetensors"
+    model.save(path)
+    with kernels.using("numpy"):
+        expected = measure(model, data, config)["test"]
+    figures = run("evaluate", path, "--data", cells, "--part", "test", "--json").json
+    assert figures["interval_method"] == "wilson" and figures["patients"] is None
+    assert {key: figures[key] for key in expected} == json.loads(json.dumps(expected))
+    printed = run("evaluate", path, "--data", cells, "--part", "test").out
+    assert "optimistic: the split was by image" in printed
+    assert "whole patients" not in printed and " patients (" not in printed
+
+
 def test_the_test_patients_can_be_evaluated_with_all_labels(run, cells, trained):
     path, doubtful, data = trained
     options = ["--data", cells, "--exclude", doubtful, "--json"]
