@@ -321,8 +321,23 @@ def test_training_passes_over_one_bad_picture(run, cells, tmp_path):
     with kernels.using("numpy"):
         ran = run("train", "--data", cells, *options, "--no-augmentation", "--out", tmp_path / "run")
     assert ran.status == 0, ran.err
-    assert str(bad) in ran.err
+    assert f"passed over: {bad} is not an image" in ran.err
+    assert ran.err.count(str(bad)) == 1
+    assert "data: 20 Uninfected, 20 Parasitized (1 unreadable)" in ran.err
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["unreadable"] == 1
+
+
+def test_training_without_matplotlib_names_no_plots(run, cells, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ["--model", "small-cnn", "--size", "16", "--epochs", "1", "--no-augmentation", "--quiet"]
+    with kernels.using("numpy"):
+        ran = run("train", "--data", cells, *options, "--out", tmp_path / "run")
+    assert ran.status == 0, ran.err
+    assert "no plots: " in ran.err
+    assert "model.safetensors" in ran.out and "plots" not in ran.out
+    assert not (tmp_path / "run" / "plots").exists()
 
 
 def test_a_data_set_of_which_no_picture_is_readable(refused, with_data, cells):

@@ -109,7 +109,7 @@ def _all_cells(model: Sequential, data: str, exclude: str | None) -> _Cells:
         note(
             "evaluate",
             f"{len(loaded.unreadable)} of {len(folder)} pictures could not be read and were passed over; "
-            f"the first, {path}: {reason.removeprefix(f'{path} ')}",
+            f"the first, {path}: {reason}",
         )
     if "split" in model.provenance:
         note(

@@ -117,8 +117,10 @@ def _report(result: dict[str, Any], folder: Path) -> str:
             f"  with the excluded images of the same patients: accuracy {full['accuracy']:.4f}, "
             f"AUC {full['auc']:.4f} on {full['n']} cells"
         )
+    plots = folder / "plots"  # absent without matplotlib
     lines.append(
-        f"model: {folder / 'model.safetensors'} ({result['file_bytes']:,} bytes); plots: {folder / 'plots'}"
+        f"model: {folder / 'model.safetensors'} ({result['file_bytes']:,} bytes)"
+        + (f"; plots: {plots}" if plots.is_dir() else "")
     )
     lines.append("Not a medical device; for research and teaching.")
     return "\n".join(lines)

@@ -45,7 +45,7 @@ class Images:
     images: uint8 (m, height, width, 3), RGB.
     kept: int64 (m,), which image of the folder each is: `folder.labels[kept]` are their labels.
     sizes: int32 (m, 2), height and width in pixels before resizing.
-    unreadable: (path, reason) of the others.
+    unreadable: (path, reason) of the others; the reason goes on after the path: "is truncated: ...".
     """
 
     images: np.ndarray
@@ -104,7 +104,8 @@ def _select(folder: CellFolder, stored: _Stored, positions: np.ndarray) -> Image
     if not readable.any():
         place = int(positions[0])
         raise DataError(
-            f"none of the {len(folder)} images of {folder.root} is readable: {stored.reasons[place]}"
+            f"none of the {len(folder)} images of {folder.root} is readable: "
+            f"{folder.paths[0]} {stored.reasons[place]}"
         )
     rows = row[positions[readable]]
     return Images(
@@ -144,7 +145,8 @@ def _decode_all(folder: CellFolder, height: int, width: int, progress: bool) -> 
             try:
                 image = decode(folder.paths[place])
             except (ImageError, FileAccessError) as problem:
-                reasons[place] = str(problem)
+                # Without the path: by the next time the folder may be given another way.
+                reasons[place] = str(problem).removeprefix(f"{folder.paths[place]} ")
                 continue
             sizes[place] = image.shape[:2]
             images[place] = resize(image, height, width)

@@ -60,14 +60,14 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
     loaded = load_images(folder, size, size, progress=progress)
     readable = folder.select(loaded.kept)
     for path, reason in loaded.unreadable[:5]:
-        print(f"passed over: {path}: {reason}", file=sys.stderr)
+        print(f"passed over: {path} {reason}", file=sys.stderr)
     if len(loaded.unreadable) > 5:
         print(f"passed over: {len(loaded.unreadable) - 5} more unreadable images", file=sys.stderr)
     kept = np.isin(readable.names, wanted.names)
     places = np.flatnonzero(kept)
     parts = split(config, readable.labels[places], readable.patients[places])
     if progress:
-        _describe(folder, wanted, len(loaded.unreadable))
+        _describe(folder, readable.select(places), len(folder) - len(wanted), len(loaded.unreadable))
     return _divided(
         loaded.images,
         readable.labels,
@@ -99,10 +99,10 @@ def split(
     return split_by_image(labels, SHARES, seed=config.seed)
 
 
-def _describe(folder: CellFolder, wanted: CellFolder, unreadable: int) -> None:
-    counts = wanted.class_counts()
-    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    notes = [f"{len(folder.names) - len(wanted.names)} excluded"] if wanted is not folder else []
+def _describe(folder: CellFolder, used: CellFolder, excluded: int, unreadable: int) -> None:
+    """Say what of a folder is used, neither excluded nor unreadable, and what is not."""
+    listed = ", ".join(f"{count} {name}" for name, count in used.class_counts().items())
+    notes = [f"{excluded} excluded"] if excluded else []
     notes += [f"{folder.stray} other files passed over"] if folder.stray else []
     notes += [f"{unreadable} unreadable"] if unreadable else []
     print(f"data: {listed}" + (f" ({', '.join(notes)})" if notes else ""), file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def train(
         )
     except MissingDependencyError as problem:
         print(f"no plots: {problem}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # stays where an earlier run left pictures in it
+            (folder / "plots").rmdir()
     return result
 
 
