@@ -21,6 +21,7 @@ import tinynet as tn
 from tinynet import cli, kernels
 from tinynet.cli import answers
 from tinynet.data import load_images, scan_folder
+from tinynet.data.folder import EXTENSIONS
 from tinynet.data.synthetic import write_folder
 from tinynet.gradcheck import GradcheckReport, InputCheck
 from tinynet.images import decode
@@ -206,6 +207,24 @@ def test_a_folder_gives_its_pictures_sorted_subfolders_included_and_stray_files_
     ran = run("predict", model_file, tmp_path, "--json")
     wanted = ["a.png", "b.png", "sub/c.png", "sub/deeper/d.PNG"]
     assert [entry["path"] for entry in ran.json] == [str(tmp_path / name) for name in wanted]
+    assert f"2 files that are not pictures were passed over in {tmp_path}\n" in ran.err
+
+
+@pytest.mark.parametrize("extension", sorted(EXTENSIONS))
+def test_every_format_that_is_answered_when_named_is_answered_in_a_folder(
+    run, cells, model_file, tmp_path, extension
+):
+    path = tmp_path / f"cell{extension}"
+    picture = Image.open(next((cells / "Uninfected").iterdir()))
+    if extension == ".pbm":
+        picture = picture.convert("1")
+    elif extension == ".pgm":
+        picture = picture.convert("L")
+    picture.save(path, format="PPM" if extension == ".pnm" else None)
+    named = run("predict", model_file, path, "--any-picture", "--json")
+    assert named.status == 0, named.err
+    assert run("predict", model_file, tmp_path, "--any-picture", "--json").json == named.json
+    assert "passed over" not in named.err
 
 
 def test_paths_are_answered_in_the_order_given(run, cells, model_file):

@@ -46,6 +46,15 @@ def test_the_pair_of_folders_is_found_where_archives_put_it(tmp_path, inside):
     assert folder.labels.dtype == folder.patients.dtype == np.int64
 
 
+@pytest.mark.parametrize("extension", ["gif", "GIF", "pgm", "pbm", "pnm", "ppm", "tif", "webp"])
+def test_a_folder_of_any_readable_format(tmp_path, extension):
+    make(tmp_path, [f"C1_a_cell_1.{extension}"], [f"C2_a_cell_2.{extension}", "Thumbs.db"])
+    folder = scan_folder(tmp_path)
+    assert folder.names == ["Uninfected/C1_a_cell_1", "Parasitized/C2_a_cell_2"]
+    assert folder.stray == 1
+    assert len(folder.exclude([f"Parasitized/C2_a_cell_2.{extension}"])) == 1
+
+
 def test_the_outer_pair_wins_over_a_copy_inside(tmp_path):
     make(tmp_path)
     make(tmp_path / "cell_images")

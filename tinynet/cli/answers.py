@@ -78,14 +78,15 @@ def class_names(model: Sequential) -> tuple[str, str]:
 def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator[str]:
     """The files among `paths`, and every picture in the folders among them, subfolders after files.
 
-    In a folder, what is not a picture by its extension is passed over, and so is what is hidden.
-    A folder that cannot be listed, or holds no picture where others may, is told to `warn`.
+    In a folder, what is not a picture by its extension is passed over, and so is what is hidden; how
+    many files that were, those in hidden folders uncounted, is told to `warn`.  So is a folder that
+    cannot be listed, or holds no picture where others may.
     """
     for path in paths:
         if not os.path.isdir(path):
             yield path
             continue
-        found = False
+        found, stray = False, 0
 
         def refuse(problem: OSError) -> None:
             warn(f"{problem.filename} cannot be listed: {problem.strerror or problem}")
@@ -96,6 +97,11 @@ def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator
                 if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
                     found = True
                     yield os.path.join(folder, name)
+                else:
+                    stray += 1
+        if stray:
+            were = "that is not a picture was" if stray == 1 else "that are not pictures were"
+            warn(f"{_counted(stray, 'file')} {were} passed over in {path}")
         if not found and len(paths) > 1:  # else there is nothing to answer, an error of its own
             warn(f"{path} holds no pictures")
 

@@ -154,6 +154,6 @@ def _table_name(name: str) -> str:
     """Refuse to write a table over a picture: `--csv *.png` without FILE would."""
     from tinynet.data.folder import EXTENSIONS
 
-    if os.path.splitext(name)[1].lower() in EXTENSIONS | {".gif", ".safetensors"}:
+    if os.path.splitext(name)[1].lower() in EXTENSIONS | {".safetensors"}:
         raise argparse.ArgumentTypeError(f"wanted the name of the table to write, got {name}")
     return name

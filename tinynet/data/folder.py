@@ -29,7 +29,10 @@ FOLDER_NAMES = {
 }
 """Names a class's folder may have, in lower case (upper and lower case are not told apart)."""
 
-EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"))
+EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
+)
+"""Of every format that tinynet.images.decode reads; training, evaluating and predicting use the same."""
 
 _PATIENT = re.compile(r"C([0-9]{1,18})(?![0-9])")
 _INSIDE = "cell_images"
