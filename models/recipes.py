@@ -50,7 +50,7 @@ class Recipe:
 
 
 def _one_cycle(maximum: float) -> Callable[[int], Optimizer]:
-    """AdamW under a one-cycle schedule: what both networks learned best with (docs/training.md)."""
+    """AdamW under a one-cycle schedule; the report used SGD for its classifier."""
     return lambda steps: tn.AdamW(tn.OneCycle(maximum, max(steps, 2)), weight_decay=0.01)
 
 
