@@ -422,6 +422,17 @@ def test_a_damaged_note_of_a_runs_data(refused, cells, tmp_path, content, words)
     assert path.read_text() == content
 
 
+def test_a_learning_rate_at_which_training_diverges(run, cells, tmp_path):
+    options = ["--model", "small-cnn", "--size", "16", "--epochs", "3", "--no-augmentation"]
+    begun = ["--data", cells, *options, "--learning-rate", "1e12", "--out", tmp_path / "run"]
+    with kernels.using("numpy"):
+        for arguments in (begun, ["--resume", tmp_path / "run"]):
+            ran = run("train", "--quiet", *arguments)
+            assert (ran.status, ran.out) == (1, "")
+            assert ran.sentence.startswith("tinynet train: ") and ran.err.count("\n") == 1
+            assert "start another run with --learning-rate below 1e+12" in ran.sentence
+
+
 def test_resuming_what_is_not_a_run(refused, cells):
     refused("train", "--resume", cells, words=[cells, "not a run folder"])
 

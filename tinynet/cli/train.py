@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
+    from tinynet.errors import NonFiniteError
     from tinynet.runs import RunConfig, train
 
     verbose = 0 if arguments.quiet else 1
@@ -68,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: tinynet train --resume {folder}", file=sys.stderr)
         return 130
+    except NonFiniteError as problem:
+        raise NonFiniteError(_diverged(str(problem), config.learning_rate)) from None
     print(_report(result, folder))
     return 0
 
@@ -98,6 +101,12 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
                 "leave the option out, or start another run"
             )
     return replace(config, **moved)
+
+
+def _diverged(problem: str, rate: float | None) -> str:
+    """What to do about it: the run would diverge again, so not --resume but a new one."""
+    which = "a --learning-rate lower than the recipe's" if rate is None else f"--learning-rate below {rate:g}"
+    return f"{problem}; resuming repeats this: start another run with {which}"
 
 
 def _report(result: dict[str, Any], folder: Path) -> str:
