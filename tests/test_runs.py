@@ -220,7 +220,7 @@ def test_a_second_run_into_the_folder_is_refused_and_nothing_is_lost(whole):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"model": "resnet"}, {"data": "no/such/folder"}, {"synthetic": 3}],
+    [{"model": "resnet"}, {"data": "no/such/folder"}, {"synthetic": 3}, {"size": 20}],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_what_cannot_be_trained_leaves_no_folder(tmp_path, wrong):
@@ -474,3 +474,13 @@ def test_a_wrong_value_is_named_as_the_option(wrong):
     (name,) = wrong
     with pytest.raises(ArgumentError, match="--" + name.replace("_", "-")):
         RunConfig(**wrong)
+
+
+def test_a_network_that_learned_nothing_is_not_passed_over(capsys):
+    from tinynet.runs.run import _warn_of_guessing
+
+    _warn_of_guessing({"auc": 0.51, "intervals": {"auc": [0.47, 0.55]}})
+    assert "not learned" in capsys.readouterr().err
+    _warn_of_guessing({"auc": 0.93, "intervals": {"auc": [0.9, 0.95]}})
+    _warn_of_guessing({"auc": None, "intervals": {}})
+    assert capsys.readouterr().err == ""

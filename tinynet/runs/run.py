@@ -91,6 +91,7 @@ def train(
             model.save(folder / f"{stage.name}.safetensors")
     assert model is not None
     result = measure(model, data, config)
+    _warn_of_guessing(result["validation"])
     model.provenance, model.metrics = _provenance(config, data, command), _for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
@@ -104,6 +105,21 @@ def train(
         with contextlib.suppress(OSError):  # stays where an earlier run left pictures in it
             (folder / "plots").rmdir()
     return result
+
+
+def _warn_of_guessing(validation: dict[str, Any]) -> None:
+    """Say so where the network learned nothing: its ranking of the validation cells is no better than chance.
+
+    Four channels in the middle of the autoencoder can all end as rectifiers that never fire.
+    """
+    auc, interval = validation["auc"], validation["intervals"].get("auc")
+    lowest = auc if interval is None else interval[0]
+    if lowest is not None and lowest <= 0.5:
+        print(
+            f"the network has not learned to tell the classes apart (validation AUC {auc:.2f}): "
+            "train longer, or with another --seed or --learning-rate",
+            file=sys.stderr,
+        )
 
 
 def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
