@@ -428,9 +428,11 @@ def test_prepare_and_normalise():
 # Telling cells from other pictures
 
 
-def round_blob(height=130, width=120, radius=0.45, colour=(190, 150, 160), noise=3):
+def round_blob(height=130, width=120, radius=0.45, colour=(190, 150, 160), noise=3, uneven=0.05):
     rows, columns = np.mgrid[:height, :width]
-    distance = np.hypot((rows + 0.5) / height - 0.5, (columns + 0.5) / width - 0.5)
+    down, across = (rows + 0.5) / height - 0.5, (columns + 0.5) / width - 0.5
+    # A cell is never a perfect ellipse, which is what a round frame is.
+    distance = np.hypot(down, across) * (1 + uneven * np.cos(3 * np.arctan2(down, across)))
     values = np.random.default_rng(0).normal(colour, noise, (height, width, 3)).clip(40, 255)
     return np.where(distance[:, :, None] < radius, values, 0).astype(np.uint8)
 
@@ -442,8 +444,8 @@ def test_a_round_blob_on_black_looks_like_a_cell():
     assert looks_like_a_cell(parasite) is None
 
 
-def whole_field_in_a_round_frame():
-    field = round_blob(400, 400, 0.48, (190, 185, 180))
+def whole_field(uneven=0.0, background=(200, 150, 150)):
+    field = round_blob(400, 400, 0.48, background, uneven=uneven)
     rng = np.random.default_rng(1)
     rows, columns = np.mgrid[:400, :400]
     for y, x in rng.integers(60, 340, (90, 2)):
@@ -459,6 +461,13 @@ def two_blobs():
     return picture
 
 
+def two_touching_cells():
+    picture = np.zeros((100, 180, 3), np.uint8)
+    for left in (0, 80):
+        picture[:, left : left + 100] = np.maximum(picture[:, left : left + 100], round_blob(100, 100, 0.42))
+    return picture
+
+
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
 
 
@@ -468,14 +477,21 @@ NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
         (np.zeros((100, 100, 3), np.uint8), "nothing but black"),
         (np.full((100, 100, 3), 200, np.uint8), "no black surround"),
         (NOISE, "no black surround"),
-        (np.where(round_blob(100, 100) > 0, NOISE // 2 + 100, 0).astype(np.uint8), "edges"),
+        (np.where(round_blob(100, 100) > 0, NOISE // 2 + 100, 0).astype(np.uint8), "for"),
         (round_blob(100, 100)[30:70, 30:70], "no black surround"),
         (np.zeros((1, 1, 3), np.uint8), "only 1x1 pixels"),
         (round_blob(1500, 1400), "1400x1500 pixels"),
         (round_blob(radius=0.2), "only a small part"),
         (two_blobs(), "not one roughly round blob"),
         (round_blob(colour=(235, 230, 232)), "too bright"),
-        (whole_field_in_a_round_frame(), "edges"),
+        (whole_field(), "perfect ellipse"),
+        (whole_field(uneven=0.05, background=(215, 205, 200)), "too much detail"),
+        (two_touching_cells(), "two cells that touch"),
+        (round_blob(colour=(160, 160, 160), noise=0), "grey"),
+        (round_blob(colour=(0, 200, 0)), "colour"),
+        (round_blob(colour=(0, 0, 230)), "colour"),
+        (round_blob(colour=(255, 200, 0)), "colour"),
+        (round_blob(colour=(95, 75, 80)), "too dark"),
     ],
 )
 def test_other_pictures_do_not_look_like_a_cell(picture, words):
