@@ -34,9 +34,8 @@ ENCODER = [f"encoder{number}.{kind}" for number in (1, 2, 3) for kind in ("weigh
 
 
 @pytest.fixture(autouse=True, scope="module")
-def surroundings(tmp_path_factory):
+def surroundings():
     with pytest.MonkeyPatch.context() as patch, kernels.using(KERNELS):
-        patch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TINYNET_KERNELS", KERNELS)
         yield
 
@@ -350,9 +349,11 @@ def test_resuming_with_other_data_is_refused_even_before_the_first_checkpoint(tm
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
-    """120 pictures of 20 patients."""
+    """120 pictures of 20 patients; what is decoded of them is kept with them."""
     pytest.importorskip("PIL")
-    return write_folder(tmp_path_factory.mktemp("cells"), 120, (16, 24), seed=4, patients=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield write_folder(tmp_path_factory.mktemp("cells"), 120, (16, 24), seed=4, patients=20)
 
 
 @pytest.fixture(scope="module")
