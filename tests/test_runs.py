@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tinynet.models import classifier
 
 import tinynet as tn
 from tinynet import cli, files, kernels
@@ -62,7 +63,7 @@ class Run:
 
 
 def carry_out(config: RunConfig, folder: Path) -> Run:
-    seen = set()
+    seen: set[tuple[int, int, int]] = set()
     original = Augmentation.__call__
 
     def counting(self, images, seed, epoch, indices):
@@ -118,7 +119,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_frozen_stage_keeps_the_encoder_that_reconstruction_left(whole):
     reconstruction, frozen = weights(whole.folder / "reconstruction.safetensors"), whole.checkpoint("frozen")
-    untrained = tn.models.classifier(16, seed=CONFIG.seed).state()
+    untrained = classifier(16, seed=CONFIG.seed).state()
     for name in ENCODER:
         assert np.array_equal(frozen[name], reconstruction[name])
     assert not np.array_equal(frozen["encoder1.weight"], untrained["encoder1.weight"])
