@@ -99,7 +99,12 @@ def test_a_wheel_has_the_models_inside_and_takes_no_other_name(checkout, tmp_pat
 
 def test_an_editable_install_uses_the_checkout(checkout, tmp_path):
     site = built(checkout, tmp_path, "build_editable")
-    as_site = f"import site; site.addsitedir({str(site)!r})\n"
+    # Ahead of the rest: a tinynet may be installed beside the NumPy that is used here.
+    as_site = (
+        "import site, sys; before = list(sys.path); "
+        f"site.addsitedir({str(site)!r}); "
+        "sys.path[:] = [path for path in sys.path if path not in before] + before\n"
+    )
     printed = python(as_site + USE, str(checkout), path=[], folder=tmp_path)
     assert printed.split()[0] == tn.__version__
 
