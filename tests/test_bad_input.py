@@ -244,7 +244,7 @@ def test_a_picture_without_permission(no_answer, cells):
 
 
 def test_a_grey_picture_gets_no_answer_unless_asked_for(no_answer, answer, cell, tmp_path):
-    """Without the stain's colour every cell looks uninfected; answered all the same, it is three equal channels."""
+    """Without the stain's colour cells look uninfected; asked all the same, it is three equal channels."""
     grey = np.asarray(Image.fromarray(cell).convert("L"))
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(tmp_path / "colour.png")
