@@ -1,9 +1,9 @@
 """Arrays for results, from memory that earlier results gave back.
 
 A training step allocates the same large arrays again and again.  Fresh ones come from the operating
-system page by page, zeroed, at the first touch: in a training step of the small CNN that was 11,600 page faults
-and 52 of 366 ms of processor time.  Here the memory of a large array goes back to a shelf when the last reference
-to it goes, and the next array of that size takes it from there.
+system page by page, zeroed, at the first touch: in a training step of the small CNN that was 11,600
+page faults and 52 of 366 ms of processor time.  Here the memory of a large array goes back to a
+shelf when the last reference to it goes, and the next array of that size takes it from there.
 """
 
 from __future__ import annotations
