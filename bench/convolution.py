@@ -104,44 +104,67 @@ def calls(layer: Layer, images: int) -> dict[str, Measurement]:
 
 
 def inner_loops(layer: Layer, images: int) -> dict[str, Measurement]:
-    """The kernels alone, by pass: on one block, or for a dense layer (positions are blocks) on all."""
+    """The kernels alone, by pass: on one padded block, or for a dense layer (positions are blocks) on all."""
     from tinynet.kernels.numba import convolution as c
+    from tinynet.kernels.numba import convolution_tables as t
+    from tinynet.kernels.numba.products import kept_numbers
 
     dense, window, size = layer.size == 1, layer.window, layer.size
     blocks = -(-images // 16) if dense else 1
     x, dy, weight, bias = arrays(layer, blocks)
     around = ((0, 0), (0, 0)) if dense else ((1, 1), (1, 1))
-    padded_x, padded_dy = (np.pad(a, ((0, 0), (0, 0), *around, (0, 0))).ravel() for a in (x, dy))
+    padded_x, padded_dy = (np.pad(a, ((0, 0), (0, 0), *around, (0, 0))) for a in (x, dy))
     y, dx, plane = np.empty(dy.size, x.dtype), np.empty(x.size, x.dtype), size * size * 16
-    forward = c.forward_tables(layer.inputs, size, size, window)
-    _, ((rows, columns, backward),) = c.backward_tables(layer.outputs, size, size, size, size, window)
-    weights, biases = c._pack(weight, bias, 1)
-    transposed = weight.transpose(0, 1, 3, 2)[np.ix_(rows, columns)]
-    weights_back, zeros = c._pack(transposed, np.zeros(layer.inputs, x.dtype), 1)
-    taps, positions = c._whole_tiles(forward.taps), size * size
-    if dense:
-        of_x, of_dy = (c._whole_tiles(np.arange(blocks) * n * 16) for n in (layer.inputs, layer.outputs))
-        forward, backward = c.Tables(forward.taps, of_x, of_dy), c.Tables(backward.taps, of_dy, of_x)
-        positions = blocks
-    gradient = np.zeros(-(-layer.outputs // 4) * 4 * taps.size, x.dtype)
+    forward = t.forward_tables(layer.inputs, size, size, window)
+    _, ((rows, columns, backward),) = t.backward_tables(layer.outputs, size, size, size, size, window)
+    weights = weight.ravel()[t.forward_order(weight.shape, 1)]
+    weights_back = weight.ravel()[t.backward_order(weight.shape, 1, rows, columns)]
+    zeros, none, no_code = np.zeros(layer.inputs, x.dtype), np.empty(0, x.dtype), np.empty(0, np.uint8)
+    taps, side = t.whole_tiles(forward.taps), size + (0 if dense else 2)
+    gradient = np.zeros((1, layer.outputs * taps.size), x.dtype)
+
+    def sums(source, packed, added, tables, inputs: int, outputs: int, out) -> Callable[[], object]:
+        kept = np.empty(kept_numbers(tables.taps.size, outputs), x.dtype)
+        flat = source.ravel()
+        if dense:
+            read, written = (t.whole_tiles(t.of_blocks(blocks, count)) for count in (inputs, outputs))
+            return lambda: c._dense(
+                flat,
+                packed,
+                added,
+                tables.taps,
+                read,
+                written,
+                0,
+                len(read) // 4,
+                outputs,
+                kept,
+                no_code,
+                out,
+            )
+        return lambda: c._convolve(
+            flat, packed, added, *tables, (inputs, side, side), (0, 0, side, side), 1, outputs, plane,
+            outputs * plane, 0, 1, none, kept, no_code, out,
+        )  # fmt: skip
 
     def weight_gradient() -> None:
-        c._correlate(
-            padded_x, 0, dy.reshape(-1), 0, plane, layer.outputs,
-            taps, forward.positions, forward.targets, positions, gradient,
+        flat, flat_dy = padded_x.reshape(-1), dy.reshape(-1)
+        if dense:
+            read, written = (t.of_blocks(blocks, count) for count in (layer.inputs, layer.outputs))
+            c._dense_weight_gradient(
+                flat, flat_dy, taps, read, written, blocks, 0, layer.outputs, gradient[0]
+            )
+            return
+        c._weight_gradient(
+            flat, flat_dy, taps, forward.positions, forward.targets, size * size, (layer.inputs, side, side),
+            (0, 0, side, side), 1, layer.outputs, plane, np.array([0, 1]), 0, 1, none, gradient,
         )  # fmt: skip
 
     work = layer.operations(blocks * 16)
     return {
-        "forward": Measurement(
-            lambda: c._accumulate(padded_x, 0, weights[0], biases[0], *forward, y, 0, plane, layer.outputs),
-            work,
-        ),
+        "forward": Measurement(sums(padded_x, weights, bias, forward, layer.inputs, layer.outputs, y), work),
         "input gradient": Measurement(
-            lambda: c._accumulate(
-                padded_dy, 0, weights_back[0], zeros[0], *backward, dx, 0, plane, layer.inputs
-            ),
-            work,
+            sums(padded_dy, weights_back, zeros, backward, layer.outputs, layer.inputs, dx), work
         ),
         "weight gradient": Measurement(weight_gradient, work),
     }
