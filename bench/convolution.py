@@ -104,8 +104,12 @@ def calls(layer: Layer, images: int) -> dict[str, Measurement]:
 
 
 def inner_loops(layer: Layer, images: int) -> dict[str, Measurement]:
-    """The kernels alone, by pass: on one padded block, or for a dense layer (positions are blocks) on all."""
-    from tinynet.kernels.numba import convolution as c
+    """The kernels alone, by pass: on one padded block, or for a dense layer (positions are blocks) on all.
+
+    Forward is what the models run: a convolution is rectified and pooled 2x2 on the way out.
+    """
+    from tinynet.kernels.block import Block
+    from tinynet.kernels.numba import block_tables, convolution
     from tinynet.kernels.numba import convolution_tables as t
     from tinynet.kernels.numba.products import kept_numbers
 
@@ -113,61 +117,54 @@ def inner_loops(layer: Layer, images: int) -> dict[str, Measurement]:
     blocks = -(-images // 16) if dense else 1
     x, dy, weight, bias = arrays(layer, blocks)
     around = ((0, 0), (0, 0)) if dense else ((1, 1), (1, 1))
-    padded_x, padded_dy = (np.pad(a, ((0, 0), (0, 0), *around, (0, 0))) for a in (x, dy))
-    y, dx, plane = np.empty(dy.size, x.dtype), np.empty(x.size, x.dtype), size * size * 16
-    forward = t.forward_tables(layer.inputs, size, size, window)
+    padded_x, padded_dy = (np.pad(a, ((0, 0), (0, 0), *around, (0, 0))).ravel() for a in (x, dy))
+    side, plane = size + (0 if dense else 2), size * size * 16
+    none, zeros = np.empty(0, x.dtype), np.zeros(layer.inputs, x.dtype)
     _, ((rows, columns, backward),) = t.backward_tables(layer.outputs, size, size, size, size, window)
-    weights = weight.ravel()[t.forward_order(weight.shape, 1)]
-    weights_back = weight.ravel()[t.backward_order(weight.shape, 1, rows, columns)]
-    zeros, none, no_code = np.zeros(layer.inputs, x.dtype), np.empty(0, x.dtype), np.empty(0, np.uint8)
-    taps, side = t.whole_tiles(forward.taps), size + (0 if dense else 2)
+    forward = t.forward_tables(layer.inputs, size, size, window)
+    taps = t.whole_tiles(forward.taps)
     gradient = np.zeros((1, layer.outputs * taps.size), x.dtype)
 
-    def sums(source, packed, added, tables, inputs: int, outputs: int, out) -> Callable[[], object]:
-        kept = np.empty(kept_numbers(tables.taps.size, outputs), x.dtype)
-        flat = source.ravel()
-        if dense:
-            read, written = (t.whole_tiles(t.of_blocks(blocks, count)) for count in (inputs, outputs))
-            return lambda: c._dense(
-                flat,
-                packed,
-                added,
-                tables.taps,
-                read,
-                written,
-                0,
-                len(read) // 4,
-                outputs,
-                kept,
-                no_code,
-                out,
-            )
-        return lambda: c._convolve(
-            flat, packed, added, *tables, (inputs, side, side), (0, 0, side, side), 1, outputs, plane,
-            outputs * plane, 0, 1, none, kept, no_code, out,
+    def sums(source, weights, added, tables, positions, targets, channels, outputs, numbers, pool):
+        """A call of the kernel for `channels` -> `outputs`; `numbers` of an output channel."""
+        kept = np.empty(kept_numbers(tables.size, outputs), x.dtype)
+        y = np.empty(blocks * outputs * numbers, x.dtype)
+        code = np.empty(y.size if pool else 0, np.uint8)
+        return lambda: convolution.weighted_sums_of_blocks(
+            source, weights, added, tables[None], positions, targets[None], tables.size, 0, positions.size,
+            (channels, side, side), (0, 0, side, side), 1, outputs, numbers, 0, pool, pool, 0, 1, none, kept,
+            y, code,
         )  # fmt: skip
+
+    if dense:
+        of_x, of_dy = (t.of_blocks(blocks, count) for count in (layer.inputs, layer.outputs))
+        tiled_x, tiled_dy = t.whole_tiles(of_x), t.whole_tiles(of_dy)
+        there = forward.taps, tiled_x, tiled_dy
+        back, products, numbers = (backward.taps, tiled_dy, tiled_x), (of_x, of_dy, blocks), plane
+    else:
+        block = Block(window, relu=True, pool=True)
+        fused = block_tables.tables_for(block, layer.inputs, layer.outputs, size, size)
+        there, numbers = (forward.taps, fused.positions, fused.targets[0]), plane // 4
+        back, products = tuple(backward), (forward.positions, forward.targets, size * size)
+    packed = weight.ravel()[t.forward_order(weight.shape, 1)]
+    transposed = weight.ravel()[t.backward_order(weight.shape, 1, rows, columns)]
+    flat_dy, edges = dy.ravel(), np.array([0, 1])
 
     def weight_gradient() -> None:
-        flat, flat_dy = padded_x.reshape(-1), dy.reshape(-1)
-        if dense:
-            read, written = (t.of_blocks(blocks, count) for count in (layer.inputs, layer.outputs))
-            c._dense_weight_gradient(
-                flat, flat_dy, taps, read, written, blocks, 0, layer.outputs, gradient[0]
-            )
-            return
-        c._weight_gradient(
-            flat, flat_dy, taps, forward.positions, forward.targets, size * size, (layer.inputs, side, side),
-            (0, 0, side, side), 1, layer.outputs, plane, np.array([0, 1]), 0, 1, none, gradient,
+        convolution._weight_gradient(
+            padded_x, flat_dy, taps, *products, (layer.inputs, side, side), (0, 0, side, side), 1,
+            layer.outputs, plane, edges, 0, 1, 0, layer.outputs, none, gradient,
         )  # fmt: skip
 
-    work = layer.operations(blocks * 16)
-    return {
-        "forward": Measurement(sums(padded_x, weights, bias, forward, layer.inputs, layer.outputs, y), work),
-        "input gradient": Measurement(
-            sums(padded_dy, weights_back, zeros, backward, layer.outputs, layer.inputs, dx), work
+    runs = {
+        "forward": sums(padded_x, packed, bias, *there, layer.inputs, layer.outputs, numbers, not dense),
+        "input gradient": sums(
+            padded_dy, transposed, zeros, *back, layer.outputs, layer.inputs, plane, False
         ),
-        "weight gradient": Measurement(weight_gradient, work),
+        "weight gradient": weight_gradient,
     }
+    work = layer.operations(blocks * 16)
+    return {name: Measurement(run, work) for name, run in runs.items()}
 
 
 def arrays(layer: Layer, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

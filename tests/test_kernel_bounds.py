@@ -245,7 +245,7 @@ def fused_blocks(draw):
     window = Window(window.size, (1, 1), window.dilation, window.padding)
     pool = draw(st.booleans())
     factor = (1, 1) if pool else draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    block = Block(window, factor, draw(st.booleans()), pool)
+    block = Block(window, factor, pool or draw(st.booleans()), pool)
     assume(block.fits(height, width))
     return block, height, width
 

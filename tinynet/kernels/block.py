@@ -1,4 +1,4 @@
-"""What a fused convolution block is, for both kernel sets: [upsample,] convolve [, rectify] [, max-pool]."""
+"""What a fused convolution block is, for both kernel sets: [upsample,] convolve [, rectify [, max-pool]]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Block:
     window  of the convolution, on the upsampled image; its stride is 1
     factor  of nearest-neighbour upsampling before it, (1, 1) for none
     relu    whether the sum is rectified
-    pool    whether 2x2 max-pooling with stride 2 follows; then factor is (1, 1)
+    pool    whether 2x2 max-pooling with stride 2 follows that; then relu is true and factor (1, 1)
     """
 
     window: Window

@@ -1,4 +1,4 @@
-"""Which neighbouring layers are computed as one: [UpSample2D,] Conv2D [with ReLU] [, MaxPool2D 2x2].
+"""Which neighbouring layers are computed as one: [UpSample2D,] Conv2D [with ReLU [, MaxPool2D 2x2]].
 
 Only where nobody asked to see the results between them (`activations`, `gradients`).
 """
@@ -29,14 +29,15 @@ def fused(layers: Sequence[Layer], x: Tensor, context: Context) -> tuple[Tensor,
     if not isinstance(convolution, Conv2D) or not _plain(convolution, context):
         return None
     after = layers[before + 1] if len(layers) > before + 1 else None
-    pool = not before and isinstance(after, MaxPool2D) and _halves(after)
+    relu = convolution.activation == "relu"
+    pool = relu and not before and isinstance(after, MaxPool2D) and _halves(after)
     factor = first.factor if isinstance(first, UpSample2D) else NONE
     height, width = x.shape[1:3]
     enlarged = (height * factor[0], width * factor[1])
     window = make_window(
         convolution.label, enlarged, convolution.kernel_size, NONE, convolution.padding, convolution.dilation
     )
-    block = Block(window, factor, relu=convolution.activation == "relu", pool=pool)
+    block = Block(window, factor, relu, pool)
     if not block.fits(height, width):
         return None
     weight, bias = convolution.parameters["weight"], convolution.parameters.get("bias")

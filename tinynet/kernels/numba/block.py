@@ -21,7 +21,7 @@ from tinynet.kernels.numba.block_tables import Tables, mix_weights, tables_for, 
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
 from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.padding import copy_padded
+from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_ranges
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
 from tinynet.kernels.numba.simd import (
@@ -29,41 +29,46 @@ from tinynet.kernels.numba.simd import (
     add,
     lane_sum,
     load,
+    load_places,
     offset,
     pointer,
     store,
     where_above,
-    where_code,
+    where_not_place,
+    where_place,
     zero,
 )
 
 
 @inlined
 def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
-    """The gradient of the convolution's result into a zeroed image with room around it; its sums into db."""
+    """The gradient of the convolution's result into the middle of an image of zeros; its sums into db."""
     height, width = size
     top, left, image_height, image_width = image
-    nothing = zero(dy)
-    for at in range(0, outputs * image_height * image_width * 16, 16):
-        store(scratch, at, nothing)
     step = 2 if pool else 1
     for o in range(outputs):
         total = zero(dy)
         for i in range(height):
-            for j in range(width):
-                source = (((block * outputs + o) * height + i) * width + j) * 16
-                target = ((o * image_height + i * step + top) * image_width + j * step + left) * 16
+            source = ((block * outputs + o) * height + i) * width * 16
+            target = ((o * image_height + i * step + top) * image_width + left) * 16
+            for _ in range(width):
                 cotangent = load(dy, source)
                 if pool:
-                    for place in range(4):
-                        share = where_code(code, source, place, cotangent)
-                        total = add(total, share)
-                        store(scratch, target + ((place >> 1) * image_width + (place & 1)) * 16, share)
-                    continue
-                if relu:
-                    cotangent = where_above(load(y, source), y.dtype.type(0), cotangent)
-                total = add(total, cotangent)
-                store(scratch, target, cotangent)
+                    # Four comparisons of bytes would each be widened to numbers; this widens them once.
+                    places = load_places(code, source, dy)
+                    below = target + image_width * 16
+                    store(scratch, target, where_place(places, 0, cotangent))
+                    store(scratch, target + 16, where_place(places, 1, cotangent))
+                    store(scratch, below, where_place(places, 2, cotangent))
+                    store(scratch, below + 16, where_place(places, 3, cotangent))
+                    total = add(total, where_not_place(places, 4, cotangent))
+                else:
+                    if relu:
+                        cotangent = where_above(load(y, source), y.dtype.type(0), cotangent)
+                    total = add(total, cotangent)
+                    store(scratch, target, cotangent)
+                source += 16
+                target += step * 16
         db[o] += lane_sum(total)
 
 
@@ -80,12 +85,14 @@ def _backward(
     channels, height, width = shape
     phases, count = taps.shape
     plane, image_plane = height * width * 16, image[2] * image[3] * 16
+    fill(dy_scratch, 0, dy_scratch.size)  # what lies around and between what is spread stays zero
+    fill(x_scratch, 0, x_scratch.size)
     for group in range(first, last):
         for block in range(edges[group], edges[group + 1]):
             _spread(dy, y, code, block, outputs, size, image, relu, pool, dy_scratch, db[group])
             source = offset(x, block * channels * plane)
             if x_scratch.size > 0:
-                copy_padded(source, channels, height, width, padding, x_scratch)
+                copy_inside(source, channels, height, width, padding, x_scratch)
                 source = pointer(x_scratch)
             for phase in range(phases):
                 outer_products(

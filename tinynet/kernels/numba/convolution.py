@@ -34,7 +34,7 @@ from tinynet.kernels.numba.convolution_tables import (
     whole_tiles,
 )
 from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.padding import copy_padded
+from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, offset, pointer, zero
@@ -57,10 +57,11 @@ def weighted_sums_of_blocks(
     """
     channels, height, width = shape
     each, x_plane = channels // groups, padding[2] * padding[3] * 16
+    fill(scratch, 0, scratch.size)
     for block in range(first, last):
         source = offset(x, block * channels * height * width * 16)
         if scratch.size > 0:
-            copy_padded(source, channels, height, width, padding, scratch)
+            copy_inside(source, channels, height, width, padding, scratch)
             source = pointer(scratch)
         for phase in range(taps.shape[0]):
             for g in range(groups):
@@ -85,11 +86,12 @@ def _weight_gradient(
     """
     channels, height, width = shape
     each, x_plane = channels // groups, padding[2] * padding[3] * 16
+    fill(scratch, 0, scratch.size)
     for group in range(first, last):
         for block in range(edges[group], edges[group + 1]):
             source = offset(x, block * channels * height * width * 16)
             if scratch.size > 0:
-                copy_padded(source, channels, height, width, padding, scratch)
+                copy_inside(source, channels, height, width, padding, scratch)
                 source = pointer(scratch)
             for g in range(groups):
                 outer_products(

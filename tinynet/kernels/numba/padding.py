@@ -7,12 +7,20 @@ from tinynet.kernels.numba.simd import load, store, zero
 
 
 @inlined
-def copy_padded(x, channels, height, width, padding, scratch):
-    """One block (C, H, W, 16) into the middle of a zeroed one; padding: top, left, padded height, width."""
-    top, left, padded_height, padded_width = padding
+def fill(x, first, last):
+    """x[first:last] = 0; first and last are multiples of 16."""
     nothing = zero(x)
-    for at in range(0, channels * padded_height * padded_width * 16, 16):
-        store(scratch, at, nothing)
+    for at in range(first, last, 16):
+        store(x, at, nothing)
+
+
+@inlined
+def copy_inside(x, channels, height, width, padding, scratch):
+    """One block (C, H, W, 16) into the middle of a larger one that was filled with zeros before.
+
+    padding: top, left, padded height, width.  The zeros around it serve one block after another.
+    """
+    top, left, padded_height, padded_width = padding
     for c in range(channels):
         for i in range(height):
             source = (c * height + i) * width * 16

@@ -93,7 +93,7 @@ def _weighted_tiles(rows: int) -> Callable[..., Any]:
                         if number < passes - 1:
                             tile_keep(tile, kept, keep)
                         elif pool:  # the four positions of a tile are one window
-                            tile_pool_store(tile, y, code, o * plane + part + stored[0], plane, relu)
+                            tile_pool_store(tile, y, code, o * plane + part + stored[0], plane)
                         else:
                             if relu:
                                 tile = tile_rectify(tile)
@@ -109,8 +109,9 @@ _weighted_tall, _weighted_two, _weighted_one = _weighted_tiles(ROWS), _weighted_
 def weighted_sums(
     x, weights, bias, taps, count, positions, targets, begin, end, outputs, y, plane, code, relu, pool, kept
 ):
-    """y[o * plane + targets[p]] for positions begin..end and all outputs, rectified or pooled if asked.
+    """y[o * plane + targets[p]] for positions begin..end and all outputs.
 
+    relu, pool  whether they are rectified, and then pooled: four positions are one window
     weights  (outputs, count), as tile_weights lays them out
     kept     scratch of kept_numbers(count, outputs)
     """

@@ -332,17 +332,38 @@ def where_kept(typing, keys, index, offset, limit, x):
 
 
 @intrinsic
-def where_code(typing, code, index, place, x):
-    """x where the byte code[index + lane] equals `place`, else 0."""
+def load_places(typing, code, index, like):
+    """The 16 bytes at flat `index`, each as wide as a number of the array `like`: for where_place."""
 
     def generate(context, builder, signature, arguments):
-        code, index, place, x = arguments
         byte = ir.VectorType(ir.IntType(8), LANES)
-        pointer = element_pointer(context, builder, signature.args[0], code, index)
+        pointer = element_pointer(context, builder, signature.args[0], arguments[0], arguments[1])
         codes = builder.load(builder.bitcast(pointer, byte.as_pointer()), align=1)
-        same = builder.icmp_unsigned(
-            "==", codes, splat_scalar(builder, byte, builder.trunc(place, ir.IntType(8)))
-        )
+        vector = llvm_vector(like.dtype)
+        wide = builder.zext(codes, ir.VectorType(ir.IntType(like.dtype.bitwidth), LANES))
+        return builder.bitcast(wide, vector)  # a Vector holds them, though they are no floating-point numbers
+
+    return Vector(like.dtype)(code, types.intp, like), generate
+
+
+def _chosen_by_place(typing, places, place, x, equal: bool):
+    def generate(context, builder, signature, arguments):
+        places, _, x = arguments
+        wide = ir.VectorType(ir.IntType(signature.args[0].scalar.bitwidth), LANES)
+        wanted = ir.Constant(wide, [signature.args[1].literal_value] * LANES)
+        same = builder.icmp_unsigned("==" if equal else "!=", builder.bitcast(places, wide), wanted)
         return builder.select(same, x, ir.Constant(x.type, None))
 
-    return x(code, types.intp, types.intp, x), generate
+    return x(places, place, x), generate
+
+
+@intrinsic(prefer_literal=True)
+def where_place(typing, places, place, x):
+    """x where places == place (a literal integer), else 0."""
+    return _chosen_by_place(typing, places, place, x, equal=True)
+
+
+@intrinsic(prefer_literal=True)
+def where_not_place(typing, places, place, x):
+    """x where places != place (a literal integer), else 0."""
+    return _chosen_by_place(typing, places, place, x, equal=False)
