@@ -520,7 +520,7 @@ class TestRanges:
         def refuse(threads):
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(self.parallel, "_executor", refuse)
+        monkeypatch.setattr(self.parallel, "_workers", refuse)
         seen: list[int] = []
         self.parallel.over_ranges(lambda a, b: seen.extend(range(a, b)), 10, self.ENOUGH)
         assert seen == list(range(10))

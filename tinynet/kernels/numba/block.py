@@ -20,7 +20,7 @@ from tinynet.kernels.block import Block
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
-from tinynet.kernels.numba.memory import empty
+from tinynet.kernels.numba.memory import empty, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_ranges
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
@@ -41,7 +41,7 @@ from tinynet.kernels.numba.simd import (
 
 
 @inlined
-def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
+def _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db):
     """The gradient of the convolution's result into the middle of an image of zeros; its sums into db."""
     height, width = size
     top, left, image_height, image_width = image
@@ -57,16 +57,16 @@ def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
                     # Four comparisons of bytes would each be widened to numbers; this widens them once.
                     places = load_places(code, source, dy)
                     below = target + image_width * 16
-                    store(scratch, target, where_place(places, 0, cotangent))
-                    store(scratch, target + 16, where_place(places, 1, cotangent))
-                    store(scratch, below, where_place(places, 2, cotangent))
-                    store(scratch, below + 16, where_place(places, 3, cotangent))
+                    store(spread, target, where_place(places, 0, cotangent))
+                    store(spread, target + 16, where_place(places, 1, cotangent))
+                    store(spread, below, where_place(places, 2, cotangent))
+                    store(spread, below + 16, where_place(places, 3, cotangent))
                     total = add(total, where_not_place(places, 4, cotangent))
                 else:
                     if relu:
                         cotangent = where_above(load(y, source), y.dtype.type(0), cotangent)
                     total = add(total, cotangent)
-                    store(scratch, target, cotangent)
+                    store(spread, target, cotangent)
                 source += 16
                 target += step * 16
         db[o] += lane_sum(total)
@@ -75,7 +75,7 @@ def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
 @kernel
 def _backward(
     dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
-    outputs, size, image, relu, pool, needs_input, edges, first, last, x_scratch, dy_scratch, kept, nothing,
+    outputs, size, image, relu, pool, needs_input, edges, first, last, padded, spread, kept, nothing,
     dw, db, dx,
 ):  # fmt: skip
     """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1].
@@ -85,24 +85,24 @@ def _backward(
     channels, height, width = shape
     phases, count = taps.shape
     plane, image_plane = height * width * 16, image[2] * image[3] * 16
-    fill(dy_scratch, 0, dy_scratch.size)  # what lies around and between what is spread stays zero
-    fill(x_scratch, 0, x_scratch.size)
+    fill(spread, 0, spread.size)  # what lies around and between what is spread stays zero
+    fill(padded, 0, padded.size)
     for group in range(first, last):
         for block in range(edges[group], edges[group + 1]):
-            _spread(dy, y, code, block, outputs, size, image, relu, pool, dy_scratch, db[group])
+            _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db[group])
             source = offset(x, block * channels * plane)
-            if x_scratch.size > 0:
-                copy_inside(source, channels, height, width, padding, x_scratch)
-                source = pointer(x_scratch)
+            if padded.size > 0:
+                copy_inside(source, channels, height, width, padding, padded)
+                source = pointer(padded)
             for phase in range(phases):
                 outer_products(
-                    source, pointer(dy_scratch), image_plane, 0, outputs, offset(taps, phase * count), count,
+                    source, pointer(spread), image_plane, 0, outputs, offset(taps, phase * count), count,
                     pointer(sources), offset(dy_targets, phase * sources.size), sources.size,
                     offset(dw, (group * phases + phase) * outputs * count),
                 )  # fmt: skip
             if needs_input:  # the same sums of the cotangent image, with transposed weights
                 weighted_sums(
-                    pointer(dy_scratch), pointer(weights), pointer(nothing), pointer(dx_taps), dx_taps.size,
+                    pointer(spread), pointer(weights), pointer(nothing), pointer(dx_taps), dx_taps.size,
                     pointer(dx_positions), pointer(dx_targets), 0, dx_positions.size, channels,
                     offset(dx, block * channels * plane), plane, pointer(code), False, False, pointer(kept),
                 )  # fmt: skip
@@ -126,12 +126,12 @@ def conv_block(
     flat, flat_y, flat_code, bias = x.ravel(), y.reshape(-1), code.reshape(-1), np.ascontiguousarray(bias)
 
     def task(first: int, last: int) -> None:
-        scratch = empty((tables.padded_size(channels),), x.dtype)
-        kept = empty((kept_numbers(tables.tap_count, outputs),), x.dtype)
+        padded = scratch("padded", tables.padded_size(channels), x.dtype)
+        kept = scratch("kept", kept_numbers(tables.tap_count, outputs), x.dtype)
         weighted_sums_of_blocks(
             flat, packed, bias, tables.taps, tables.positions, tables.targets, tables.tap_count,
             0, tables.positions.size, (channels, height, width), tables.padding, 1, outputs, plane,
-            outputs * plane, block.relu, block.pool, first, last, scratch, kept, flat_y, flat_code,
+            outputs * plane, block.relu, block.pool, first, last, padded, kept, flat_y, flat_code,
         )  # fmt: skip
 
     over_ranges(task, blocks, _work(tables, blocks, outputs))
@@ -162,14 +162,14 @@ def conv_block_backward(
     flat_dx = dx.reshape(-1)
 
     def task(first: int, last: int) -> None:
-        x_scratch = empty((tables.padded_size(channels),), x.dtype)
-        dy_scratch = empty((outputs * tables.image[2] * tables.image[3] * LANES,), x.dtype)
-        kept = empty((kept_numbers(tables.dx_taps.size, channels),), x.dtype)
+        padded = scratch("padded", tables.padded_size(channels), x.dtype)
+        spread = scratch("spread", outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
+        kept = scratch("kept", kept_numbers(tables.dx_taps.size, channels), x.dtype)
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,
             outputs, block.output_size(height, width), tables.image, block.relu, block.pool, needs_input,
-            edges, first, last, x_scratch, dy_scratch, kept, nothing, dw, db, flat_dx,
+            edges, first, last, padded, spread, kept, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
     over_ranges(task, groups, 2 * _work(tables, blocks, outputs))

@@ -33,7 +33,7 @@ from tinynet.kernels.numba.convolution_tables import (
     padded_size,
     whole_tiles,
 )
-from tinynet.kernels.numba.memory import empty
+from tinynet.kernels.numba.memory import empty, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, groups_of, over_groups, over_ranges
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
@@ -47,7 +47,7 @@ from tinynet.kernels.window import Padding, Window
 @kernel
 def weighted_sums_of_blocks(
     x, weights, bias, taps, positions, targets, count, begin, end, shape, padding, groups, outputs, plane,
-    y_block, relu, pool, first, last, scratch, kept, y, code,
+    y_block, relu, pool, first, last, padded, kept, y, code,
 ):  # fmt: skip
     """Blocks first..last: pad, and for every phase and group of channels the sums at positions begin..end.
 
@@ -57,12 +57,12 @@ def weighted_sums_of_blocks(
     """
     channels, height, width = shape
     each, x_plane = channels // groups, padding[2] * padding[3] * 16
-    fill(scratch, 0, scratch.size)
+    fill(padded, 0, padded.size)
     for block in range(first, last):
         source = offset(x, block * channels * height * width * 16)
-        if scratch.size > 0:
-            copy_inside(source, channels, height, width, padding, scratch)
-            source = pointer(scratch)
+        if padded.size > 0:
+            copy_inside(source, channels, height, width, padding, padded)
+            source = pointer(padded)
         for phase in range(taps.shape[0]):
             for g in range(groups):
                 weighted_sums(
@@ -78,7 +78,7 @@ def weighted_sums_of_blocks(
 @kernel
 def _weight_gradient(
     x, dy, taps, positions, targets, size, shape, padding, groups, outputs, plane, edges, first, last, low,
-    high, scratch, dw,
+    high, padded, dw,
 ):  # fmt: skip
     """Groups first..last of blocks, each with its own sums dw[group]: (convolution groups, outputs, taps).
 
@@ -86,13 +86,13 @@ def _weight_gradient(
     """
     channels, height, width = shape
     each, x_plane = channels // groups, padding[2] * padding[3] * 16
-    fill(scratch, 0, scratch.size)
+    fill(padded, 0, padded.size)
     for group in range(first, last):
         for block in range(edges[group], edges[group + 1]):
             source = offset(x, block * channels * height * width * 16)
-            if scratch.size > 0:
-                copy_inside(source, channels, height, width, padding, scratch)
-                source = pointer(scratch)
+            if padded.size > 0:
+                copy_inside(source, channels, height, width, padding, padded)
+                source = pointer(padded)
             for g in range(groups):
                 outer_products(
                     offset(source, g * each * x_plane), offset(dy, (block * groups + g) * outputs * plane),
@@ -174,14 +174,13 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
     else:
         edges = group_edges(blocks)
         partial = np.zeros((len(edges) - 1, outputs * taps.size), x.dtype)
-        padded = (padded_height, padded_width) != (height, width)
-        each = outputs // groups
+        each, room = outputs // groups, _room(channels, (height, width), around)
 
         def task(first: int, last: int) -> None:
-            scratch = empty((channels * padded_height * padded_width * LANES if padded else 0,), x.dtype)
+            inside = scratch("padded", room, x.dtype)
             _weight_gradient(
                 flat, flat_dy, taps, tables.positions, tables.targets, out_height * out_width, shape, around,
-                groups, each, plane, edges, first, last, 0, each, scratch, partial,
+                groups, each, plane, edges, first, last, 0, each, inside, partial,
             )  # fmt: skip
 
         over_ranges(task, len(edges) - 1, work)
@@ -217,7 +216,6 @@ def _run(
     outputs, plane = y.shape[1], y.shape[2] * y.shape[3] * LANES
     (top, _), (left, _) = padding
     padded_height, padded_width = padded_size(height, width, padding)
-    padded = (padded_height, padded_width) != (height, width)
     flat, flat_y, bias = x.ravel(), y.reshape(-1), np.ascontiguousarray(bias)
     no_code, each, shape = np.empty(0, np.uint8), outputs // groups, (channels, height, width)
     around, count = (top, left, padded_height, padded_width), tables.taps.size
@@ -227,24 +225,32 @@ def _run(
         # A dense layer: its positions are the blocks.
         positions, targets = (whole_tiles(of_blocks(blocks, size)) for size in (channels, outputs))
 
+        no_scratch = np.empty(0, x.dtype)
+
         def dense_task(first: int, last: int) -> None:
-            kept = empty((kept_numbers(count, outputs),), x.dtype)
+            kept = scratch("kept", kept_numbers(count, outputs), x.dtype)
             weighted_sums_of_blocks(
                 flat, weights, bias, taps, positions, targets[None], count, first * COLUMNS, last * COLUMNS,
                 shape, around, 1, outputs, plane, 0, False, False, 0, 1, no_scratch, kept, flat_y, no_code,
             )  # fmt: skip
 
-        no_scratch = np.empty(0, x.dtype)
         over_ranges(dense_task, len(positions) // COLUMNS, work)
         return
 
+    room = _room(channels, (height, width), around)
+
     def task(first: int, last: int) -> None:
-        scratch = empty((channels * padded_height * padded_width * LANES if padded else 0,), x.dtype)
-        kept = empty((kept_numbers(count, each),), x.dtype)
+        inside = scratch("padded", room, x.dtype)
+        kept = scratch("kept", kept_numbers(count, each), x.dtype)
         weighted_sums_of_blocks(
             flat, weights, bias, taps, tables.positions, tables.targets[None], count, 0,
             tables.positions.size, shape, around, groups, each, plane, outputs * plane, False, False, first,
-            last, scratch, kept, flat_y, no_code,
+            last, inside, kept, flat_y, no_code,
         )  # fmt: skip
 
     over_ranges(task, blocks, work)
+
+
+def _room(channels: int, size: tuple[int, int], around: tuple[int, int, int, int]) -> int:
+    """Numbers in a padded block, 0 where nothing is padded; around: top, left, padded height, width."""
+    return 0 if around[2:] == size else channels * around[2] * around[3] * LANES
