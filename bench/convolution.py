@@ -145,7 +145,7 @@ def inner_loops(layer: Layer, images: int) -> dict[str, Measurement]:
         block = Block(window, relu=True, pool=True)
         fused = block_tables.tables_for(block, layer.inputs, layer.outputs, size, size)
         there, numbers = (forward.taps, fused.positions, fused.targets[0]), plane // 4
-        back, products = tuple(backward), (forward.positions, forward.targets, size * size)
+        back, products = tuple(backward[:3]), (forward.positions, forward.targets, size * size)
     packed = weight.ravel()[t.forward_order(weight.shape, 1)]
     transposed = weight.ravel()[t.backward_order(weight.shape, 1, rows, columns)]
     flat_dy, edges = dy.ravel(), np.array([0, 1])

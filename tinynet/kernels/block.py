@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinynet.kernels.window import Window
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Upsampling by `factor`, a convolution of stride 1, and what follows it, done in one pass.
 
     window  of the convolution, on the upsampled image; its stride is 1

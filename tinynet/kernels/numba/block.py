@@ -173,9 +173,9 @@ def conv_block_backward(
         )  # fmt: skip
 
     over_ranges(task, groups, 2 * _work(tables, blocks, outputs))
-    total = dw.sum(axis=0)  # in order, whatever the number of threads
+    total = np.add.reduce(dw, axis=0)  # in order, whatever the number of threads
     gradient = unmix_weights(total[tables.gradient_order], weight.shape, tables)
-    return dx if needs_input else None, gradient, db.sum(axis=0)
+    return dx if needs_input else None, gradient, np.add.reduce(db, axis=0)
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

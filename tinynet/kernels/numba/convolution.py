@@ -31,11 +31,11 @@ from tinynet.kernels.numba.convolution_tables import (
     gradient_order,
     of_blocks,
     padded_size,
-    whole_tiles,
+    tiles_of_blocks,
 )
 from tinynet.kernels.numba.memory import empty, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
-from tinynet.kernels.numba.parallel import group_edges, groups_of, over_groups, over_ranges
+from tinynet.kernels.numba.parallel import group_edges, over_ranges
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, offset, pointer, zero
 from tinynet.kernels.numba.tiles import COLUMNS
@@ -102,15 +102,16 @@ def _weight_gradient(
 
 
 @kernel
-def _channel_sum(dy, first, last, channels, pixels, total):
-    """total[c] += the sum of dy over blocks first..last, pixels and lanes."""
-    for block in range(first, last):
-        for c in range(channels):
-            start = (block * channels + c) * pixels * 16
-            lanes = zero(dy)
-            for at in range(start, start + pixels * 16, 16):
-                lanes = add(lanes, load(dy, at))
-            total[c] += lane_sum(lanes)
+def _channel_sum(dy, edges, first, last, channels, pixels, total):
+    """total[group, c] = the sum of dy over the group's blocks, pixels and lanes; groups first..last."""
+    for group in range(first, last):
+        for block in range(edges[group], edges[group + 1]):
+            for c in range(channels):
+                start = (block * channels + c) * pixels * 16
+                lanes = zero(dy)
+                for at in range(start, start + pixels * 16, 16):
+                    lanes = add(lanes, load(dy, at))
+                total[group, c] += lane_sum(lanes)
 
 
 # The same signatures as numpy/convolution.py.
@@ -151,7 +152,7 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
     blocks, channels, height, width, _ = x.shape
     outputs, out_height, out_width = dy.shape[1:4]
     tables = forward_tables(channels // groups, height, width, window)
-    taps = whole_tiles(tables.taps)
+    taps = tables.tiled_taps
     (top, _), (left, _) = window.padding
     padded_height, padded_width = padded_size(height, width, window.padding)
     flat, flat_dy = x.ravel(), dy.ravel()
@@ -184,7 +185,7 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
             )  # fmt: skip
 
         over_ranges(task, len(edges) - 1, work)
-    total = partial.sum(axis=0)  # in order, whatever the number of threads
+    total = np.add.reduce(partial, axis=0)  # in order, whatever the number of threads
     kernel_shape = (*window.size, channels // groups, outputs)
     return total[gradient_order(kernel_shape, taps.size)]
 
@@ -192,14 +193,15 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
 def channel_sum(dy: np.ndarray) -> np.ndarray:
     """(B, O, H, W, 16) -> (O,): the bias gradient."""
     blocks, channels = dy.shape[:2]
-    total = np.zeros((len(groups_of(blocks)), channels), dy.dtype)
+    edges = group_edges(blocks)
+    total = np.zeros((len(edges) - 1, channels), dy.dtype)
     flat, pixels = dy.ravel(), dy.shape[2] * dy.shape[3]
-    over_groups(
-        lambda group, first, last: _channel_sum(flat, first, last, channels, pixels, total[group]),
-        blocks,
+    over_ranges(
+        lambda first, last: _channel_sum(flat, edges, first, last, channels, pixels, total),
+        len(edges) - 1,
         work=float(dy.size),
     )
-    return total.sum(axis=0)  # in order: a sum over the first axis adds one row after another
+    return np.add.reduce(total, axis=0)  # in order: a sum over the first axis adds one row after another
 
 
 def _run(
@@ -223,7 +225,7 @@ def _run(
 
     if padded_height * padded_width == 1 and plane == LANES and groups == 1:
         # A dense layer: its positions are the blocks.
-        positions, targets = (whole_tiles(of_blocks(blocks, size)) for size in (channels, outputs))
+        positions, targets = tiles_of_blocks(blocks, channels), tiles_of_blocks(blocks, outputs)
 
         no_scratch = np.empty(0, x.dtype)
 

@@ -23,6 +23,7 @@ class Tables(NamedTuple):
     taps: np.ndarray  # int64 (T,), in (channel, row, column) order
     positions: np.ndarray  # int64 (P,), where each output position's window starts; P a multiple of 4
     targets: np.ndarray  # int64 (P,), where each output position is stored
+    tiled_taps: np.ndarray  # the taps, repeated up to a multiple of 4, for the weight gradient
 
 
 def whole_tiles(offsets: np.ndarray) -> np.ndarray:
@@ -35,6 +36,12 @@ def whole_tiles(offsets: np.ndarray) -> np.ndarray:
 def of_blocks(blocks: int, channels: int) -> np.ndarray:
     """Where each block of single pixels begins: int64 (blocks,)."""
     return np.arange(blocks, dtype=np.int64) * (channels * LANES)
+
+
+@lru_cache(maxsize=256)
+def tiles_of_blocks(blocks: int, channels: int) -> np.ndarray:
+    """The same in whole tiles."""
+    return whole_tiles(of_blocks(blocks, channels))
 
 
 @lru_cache(maxsize=256)
@@ -84,7 +91,8 @@ def forward_tables(channels: int, height: int, width: int, window: Window) -> Ta
     i, j = np.meshgrid(np.arange(out_height), np.arange(out_width), indexing="ij")
     positions = (i * window.stride[0] * padded_width + j * window.stride[1]).ravel() * LANES
     targets = np.arange(out_height * out_width) * LANES
-    return Tables(taps.astype(np.int64), whole_tiles(positions), whole_tiles(targets))
+    taps = taps.astype(np.int64)
+    return Tables(taps, whole_tiles(positions), whole_tiles(targets), whole_tiles(taps))
 
 
 @lru_cache(maxsize=256)
@@ -117,10 +125,12 @@ def backward_tables(
                 np.arange(first_y, height, step_y), np.arange(first_x, width, step_x), indexing="ij"
             )
             starts = (i // step_y) * padded_width + j // step_x
+            taps = taps.astype(np.int64) * LANES
             tables = Tables(
-                taps.astype(np.int64) * LANES,
+                taps,
                 whole_tiles(starts.ravel() * LANES),
                 whole_tiles((i * width + j).ravel() * LANES),
+                whole_tiles(taps),
             )
             result.append((tuple(rows), tuple(columns), tables))
     return (padding_y, padding_x), result
