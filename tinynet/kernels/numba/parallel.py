@@ -23,6 +23,7 @@ from tinynet.errors import ArgumentError
 GROUPS = 8
 
 _lock = threading.Lock()
+_of_thread = threading.local()
 _threads: int | None = None
 _pool: tuple[int, int, SimpleQueue[_Job]] | None = None  # (process, workers, where they wait)
 
@@ -84,17 +85,21 @@ class _Job:
 
     def help(self) -> int:
         """Run the task on ranges nobody has taken; how many."""
-        taken = 0
-        while True:
-            try:
-                first, last = self.waiting.popleft()
-            except IndexError:
-                return taken
-            try:
-                self.task(first, last)
-            except BaseException as failure:
-                self.failures.append(failure)
-            taken += 1
+        taken, outermost = 0, not inside_a_task()
+        _of_thread.inside = True
+        try:
+            while True:
+                try:
+                    first, last = self.waiting.popleft()
+                except IndexError:
+                    return taken
+                try:
+                    self.task(first, last)
+                except BaseException as failure:
+                    self.failures.append(failure)
+                taken += 1
+        finally:
+            _of_thread.inside = not outermost
 
     def finish(self) -> None:
         """Help until every range is done; raises what the task raised."""
@@ -105,6 +110,11 @@ class _Job:
             raise self.failures[0]
 
 
+def inside_a_task() -> bool:
+    """Whether this thread is carrying out a range of a job: there is one level of parallelism, no second."""
+    return getattr(_of_thread, "inside", False)
+
+
 def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> None:
     """Call task(first, last) on ranges that cover 0..count, one range a thread.
 
@@ -112,11 +122,21 @@ def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> Non
     multiply-adds there are in all.
     """
     threads = min(num_threads(), count)
-    if threads <= 1 or work < WORTH_A_THREAD:
+    if threads <= 1 or work < WORTH_A_THREAD or inside_a_task():
         task(0, count)
         return
     edges = [count * i // threads for i in range(threads + 1)]
-    job = _Job(task, list(itertools.pairwise(edges)))
+    each_range(task, list(itertools.pairwise(edges)))
+
+
+def each_range(task: Callable[[int, int], Any], ranges: list[tuple[int, int]]) -> None:
+    """Call task(first, last) on every one of these ranges, on the threads; kernels in it stay on theirs."""
+    threads = min(num_threads(), len(ranges))
+    if threads <= 1 or inside_a_task():
+        for first, last in ranges:
+            task(first, last)
+        return
+    job = _Job(task, ranges)
     with contextlib.suppress(RuntimeError):  # no thread to be had: at exit, or at a limit of the system
         waiting = _workers(threads - 1)
         for _ in range(threads - 1):
