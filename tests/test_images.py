@@ -512,6 +512,16 @@ def two_touching_cells():
     return picture
 
 
+@given(
+    values=st.lists(st.integers(0, 255), min_size=1, max_size=50),
+    share=st.sampled_from([0, 0.3, 0.75, 0.95, 1]),
+)
+def test_the_quantiles_of_the_check_are_numpys(values, share):
+    for dtype in (np.uint8, np.float32):
+        array = np.array(values, dtype)
+        assert images._quantile(array, share) == pytest.approx(np.quantile(array, share), rel=1e-6)
+
+
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
 
 

@@ -29,7 +29,7 @@ for module in (tinynet, tinynet.models):
 model = classifier()
 model.save("model.safetensors")
 assert tinynet.load("model.safetensors").class_names == ["uninfected", "infected"]
-assert place in storage.weights_folder().resolve().parents
+assert place in pathlib.Path(storage.weights_folder()).resolve().parents
 print(tinynet.__version__, *storage.shipped_names())
 """
 

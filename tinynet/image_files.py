@@ -38,6 +38,11 @@ MAX_FILE_BYTES = 1 << 29
 PIXELS_BEFORE_PILLOW = 180_000
 _pixels_read = 0  # by png.py in this process
 
+EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
+)
+"""Of every format that `decode` reads; training, evaluating and predicting use the same."""
+
 _NETPBM = re.compile(rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)")
 # In JPEG's entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), a restart marker
 # 0xD0-0xD7, or more 0xFF (fill); anything else ends the scan.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import storage, summaries, training
+from tinynet import storage
 from tinynet.layers import Context
 from tinynet.network import Network
 from tinynet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinynet.training import History
 
 
 class Sequential(Network):
@@ -28,8 +31,10 @@ class Sequential(Network):
     temperature    what logits are divided by before softmax or sigmoid (calibration)
     """
 
-    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
+        from tinynet import training  # here, so that predicting does not wait for it
+
         return training.fit(self, x, y, **options)
 
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
@@ -61,6 +66,8 @@ class Sequential(Network):
 
     def summary(self, print_fn: Any = print) -> str:
         """Print and return a table: output shapes, parameters, multiply-adds, activation and file bytes."""
+        from tinynet import summaries
+
         text = summaries.table(self)
         if print_fn is not None:
             print_fn(text)

@@ -5,24 +5,27 @@ Memory does not grow with the number of pictures: answers leave as they are made
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinynet.cli.output import FEW_IMAGES, infected_probability, kernels_for, percent
-from tinynet.data.folder import EXTENSIONS
+from tinynet import kernels
+from tinynet.cli.output import infected_probability, percent
 from tinynet.errors import DataError, FileAccessError, ImageError, NonFiniteError
+from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
 from tinynet.metrics import expected_false_positives, wilson_interval
 from tinynet.model import Sequential
 
 CLASS_NAMES = ("uninfected", "infected")
+AT_A_TIME = 256  # pictures
 
 
 @dataclass(frozen=True)
@@ -115,18 +118,28 @@ def answer_all(
     Raises MissingDependencyError without an image decoder.
     """
     pictures = find_pictures(paths, warn)
-    some = list(itertools.islice(pictures, FEW_IMAGES))
-    if not some:
+    # Paths are looked at ahead, as far as it takes to see whether they are many.
+    ahead = list(itertools.islice(pictures, kernels.enough_images(model.multiply_adds())))
+    if not ahead:
         raise DataError(f"there is no picture ({', '.join(sorted(EXTENSIONS))}) in {', '.join(paths)}")
-    count = len(some)  # FEW_IMAGES stands for "many"
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
-    try:
-        while some:
-            prepared = list(pool.map(lambda path: _prepare(model, path, check), some))
-            with kernels_for(count):
+    pictures = itertools.chain(ahead, pictures)
+    read = partial(_prepare, model, check=check)
+    with _in_threads(read) if len(ahead) > 1 else contextlib.nullcontext(partial(map, read)) as prepare:
+        while some := list(itertools.islice(pictures, AT_A_TIME)):
+            prepared = list(prepare(some))
+            with kernels.using(kernels.for_images(len(ahead), model.multiply_adds()).NAME):
                 answers = _answer(model, some, prepared)
             yield answers
-            some = list(itertools.islice(pictures, FEW_IMAGES))
+
+
+@contextlib.contextmanager
+def _in_threads(function: Callable[[str], Any]) -> Iterator[Callable[[Sequence[str]], Iterable[Any]]]:
+    """map(function, ...) in a few threads; what is still waiting at the end is dropped."""
+    from concurrent.futures import ThreadPoolExecutor  # here: for one picture it is not worth importing
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
+    try:
+        yield partial(pool.map, function)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     from tinynet.model import Sequential
 
 NOTICE = "Not a medical device; for research and teaching."
-
-FEW_IMAGES = 256  # for fewer, the NumPy kernels are done before Numba has compiled anything
 
 
 def note(command: str, text: str) -> None:
@@ -56,15 +52,6 @@ def load_classifier(name: str) -> Sequential:
 def infected_probability(model: Sequential, images: np.ndarray) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
     return model.predict(images)[:, -1]
-
-
-def kernels_for(count: int) -> contextlib.AbstractContextManager[Any]:
-    """The kernels for this many images: NumPy's for few, unless TINYNET_KERNELS asks for others."""
-    from tinynet import kernels
-
-    if count < FEW_IMAGES and not os.environ.get("TINYNET_KERNELS"):
-        return kernels.using("numpy")
-    return contextlib.nullcontext()
 
 
 def percent(share: float) -> str:
