@@ -50,9 +50,9 @@ def test_what_only_training_needs_is_imported_when_asked_for(tmp_path):
 
 def test_names_imported_later_are_listed_and_known_to_type_checkers():
     tree = ast.parse((ROOT / "tinynet" / "__init__.py").read_text(encoding="utf-8"))
-    (for_checkers,) = (
-        node for node in tree.body if isinstance(node, ast.If) and "TYPE" in ast.dump(node.test)
-    )
+    conditions = [node for node in tree.body if isinstance(node, ast.If)]
+    (for_checkers,) = (node for node in conditions if isinstance(node.body[0], ast.ImportFrom))
+    assert ast.unparse(for_checkers.test) == "_typing.TYPE_CHECKING"
     seen = {
         imports.module.rpartition(".")[2]: {alias.name for alias in imports.names}
         for imports in for_checkers.body

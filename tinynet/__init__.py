@@ -4,8 +4,8 @@ Importing it compiles nothing, and imports neither Numba nor an image or plottin
 """
 
 import os as _os  # (pathlib would be a tenth of importing tinynet)
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ from tinynet.schedules import (
 )
 from tinynet.tensor import Tensor, no_grad
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from tinynet.callbacks import (
         BackupAndRestore,
         Callback,
@@ -83,14 +83,14 @@ _WITH_TRAINING = {
     "training": ("History",),
 }
 
+if not _typing.TYPE_CHECKING:  # with this in sight, a type checker would believe in any name
 
-def __getattr__(name: str) -> object:
-    for module, names in _WITH_TRAINING.items():
-        if name == module or name in names:
-            found = _import_module(f"tinynet.{module}")
-            return globals().setdefault(name, found if name == module else getattr(found, name))
-    raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for module, names in _WITH_TRAINING.items():
+            if name == module or name in names:
+                found = _import_module(f"tinynet.{module}")
+                return globals().setdefault(name, found if name == module else getattr(found, name))
+        raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _WITH_TRAINING.values() for name in names)})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *(name for names in _WITH_TRAINING.values() for name in names)})

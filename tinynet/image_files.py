@@ -135,8 +135,8 @@ def _find_decoder(data: bytes, header: Header, name: str) -> Callable[[bytes, He
     if header.format == "PNG":
         return _decode_alone
     raise MissingDependencyError(
-        f"{name} is a {header.format} picture, and reading those needs Pillow (or OpenCV), which is not "
-        'installed: pip install pillow (or "tinynet-cnn[images]"); PNG is read without it'
+        f"{name} is a {header.format} picture, and reading those needs Pillow (or OpenCV), which is "
+        'not installed: pip install pillow (or "tinynet-cnn[images]"); PNG is read without it'
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinynet import kernels
 from tinynet.cli.output import infected_probability, percent
-from tinynet.errors import DataError, FileAccessError, ImageError, NonFiniteError
+from tinynet.errors import DataError, FileAccessError, ImageError, MissingDependencyError, NonFiniteError
 from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
 from tinynet.metrics import expected_false_positives, wilson_interval
@@ -115,7 +115,6 @@ def answer_all(
     """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
 
     check: refuse to answer where a picture does not look like one segmented cell.
-    Raises MissingDependencyError without an image decoder.
     """
     pictures = find_pictures(paths, warn)
     # Paths are looked at ahead, as far as it takes to see whether they are many.
@@ -153,7 +152,7 @@ def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
         if doubt is not None:
             return Answer(path, reason=f"does not look like one segmented cell: {doubt}")
         return model.preprocessing.prepare(picture)
-    except (ImageError, FileAccessError) as problem:
+    except (ImageError, FileAccessError, MissingDependencyError) as problem:
         return Answer(path, reason=str(problem).removeprefix(f"{path} "), unreadable=True)
     except MemoryError:
         return Answer(path, reason="does not fit into memory", unreadable=True)
