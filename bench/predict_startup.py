@@ -49,6 +49,8 @@ NUMPY, TINYNET, PEER = "import numpy", "tinynet predict", "ONNX Runtime script"
 GOAL_SECONDS, GOAL_MEGABYTES = 0.08, 40  # beyond bare NumPy; in all
 SAME_ANSWER = 0.05  # the peer resizes in its own way
 
+COMMAND = "import sys; from tinynet.cli import main; sys.exit(main())"  # as pip's `tinynet` has it
+
 # As someone would write it who has the network as cells.onnx: nothing that it does not need.
 ONNX_SCRIPT = """
 import sys
@@ -93,7 +95,7 @@ def programs(picture: Path, folder: Path) -> list[Program | Absent]:
         Program(NUMPY, (python, "-c", "import numpy; print(numpy.__version__, flush=True)")),
         Program(
             TINYNET,
-            (python, "-m", "tinynet", "predict", MODEL, str(picture), "--any-picture"),
+            (python, "-c", COMMAND, "predict", MODEL, str(picture)),
             (("TINYNET_KERNELS", "numpy"),),
         ),
     ]

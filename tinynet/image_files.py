@@ -43,10 +43,10 @@ EXTENSIONS = frozenset(
 )
 """Of every format that `decode` reads; training, evaluating and predicting use the same."""
 
-_NETPBM = re.compile(rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)")
+_NETPBM = rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)"
 # In JPEG's entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), a restart marker
 # 0xD0-0xD7, or more 0xFF (fill); anything else ends the scan.
-_JPEG_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_SCAN_END = rb"\xff[\x01-\xcf\xd8-\xfe]"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -253,7 +253,7 @@ def _jpeg(data: bytes, name: str) -> Header:
         position += length
         if marker == 0xDA:  # start of scan
             scans += 1
-            end = _JPEG_SCAN_END.search(data, position)
+            end = re.compile(_JPEG_SCAN_END).search(data, position)
             if end is None:
                 raise png.Truncated
             position = end.start()
@@ -328,7 +328,7 @@ def _tiff(data: bytes, name: str) -> Header:
 
 
 def _netpbm(data: bytes, name: str) -> Header:
-    match = _NETPBM.match(data[:4096])
+    match = re.match(_NETPBM, data[:4096])
     if match is None:
         raise ImageError(f"{name} is not an image that can be read (its PBM/PGM/PPM header makes no sense)")
     return Header("PPM", int(match[3]), int(match[4]))

@@ -318,7 +318,9 @@ def _blur_matrix(size: int, times: int) -> np.ndarray:
 
 def _erode(mask: np.ndarray, times: int) -> np.ndarray:
     """Keep the pixels of a bool (h, w) mask that have `times` pixels of it on all four sides."""
+    padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)
+    inner = padded[1:-1, 1:-1]
+    inner[...] = mask
     for _ in range(times):
-        padded = np.pad(mask, 1)
-        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask
+        inner[...] = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inner

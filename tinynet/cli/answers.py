@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,15 +21,13 @@ from tinynet.cli.output import infected_probability, percent
 from tinynet.errors import DataError, FileAccessError, ImageError, MissingDependencyError, NonFiniteError
 from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
-from tinynet.metrics import expected_false_positives, wilson_interval
 from tinynet.model import Sequential
 
 CLASS_NAMES = ("uninfected", "infected")
 AT_A_TIME = 256  # pictures
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What is said of one picture: a label and the probability of class 1, or why there is none.
 
     reason      goes on after the path: "is truncated: ..."; None where there is an answer
@@ -175,6 +173,8 @@ def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Ans
 
 def summary(tally: Tally, model: Sequential) -> list[str]:
     """How many cells, how many infected, and how many of those may be mistakes: lines of text."""
+    from tinynet.metrics import wilson_interval
+
     cells, positive = tally.answered, class_names(model)[1]
     lines = []
     interval = wilson_interval(tally.positive, cells)
@@ -219,6 +219,8 @@ def _false_positives(cells: int, model: Sequential, positive: str) -> list[str]:
 
 def _expected(cells: int, shares: Sequence[float]) -> str:
     """How many of so many uninfected cells, at a specificity with or without an interval."""
+    from tinynet.metrics import expected_false_positives
+
     estimate, *interval = (_rounded(expected_false_positives(cells, share)) for share in shares)
     return f"{estimate} ({interval[1]} to {interval[0]})" if interval else estimate
 

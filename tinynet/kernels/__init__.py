@@ -25,7 +25,7 @@ from tinynet.errors import ArgumentError, MissingDependencyError
 NAMES = ("numpy", "numba")
 # Measured together, on two cores: importing Numba and loading compiled kernels from the cache, and what
 # NumPy's kernels take for an image.  Another machine is slower or faster at all of it alike.
-NUMBA_SECONDS, IMAGE_SECONDS, MULTIPLY_ADDS_A_SECOND = 1.8, 0.0034, 1.5e9
+NUMBA_SECONDS, IMAGE_SECONDS, MULTIPLY_ADDS_A_SECOND = 0.9, 0.0003, 6.5e9
 
 _wanted: str | None = None  # what use() was told; else TINYNET_KERNELS counts
 _chosen: Any = None
