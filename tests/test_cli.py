@@ -36,6 +36,7 @@ NOTICE = "Not a medical device; for research and teaching."
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TINYNET_KERNELS", raising=False)  # few pictures: NumPy's, as for most users
+    monkeypatch.setattr(kernels, "_chosen", None)  # a command has a process of its own
 
 
 @pytest.fixture(scope="module")
