@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -278,7 +279,8 @@ def test_dropout_masks_belong_to_the_image_not_to_its_place(kernel_set):
 
 
 def test_placeholders_take_no_memory_whatever_is_claimed():
-    layer = tn.Conv2D(10**9)
+    filters = 10**9 if sys.maxsize > 2**32 else 10**7  # more is no array on a 32-bit computer
+    layer = tn.Conv2D(filters)
     layer.build((8, 8, 3), None)
-    assert layer.parameters["weight"].shape == (3, 3, 3, 10**9)
+    assert layer.parameters["weight"].shape == (3, 3, 3, filters)
     assert layer.parameters["weight"].data.strides == (0, 0, 0, 0)
