@@ -38,6 +38,7 @@ from tinynet.kernels import numba as fast
 from tinynet.kernels.numba import parallel
 from tinynet.kernels.numba.compile import Kernel, _registry
 from tinynet.kernels.numba.warmup import warmup
+from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.numpy.pooling import pixel_counts
 
 GUARDED = "TINYNET_TEST_GUARD_PAGES"  # set in the child process
@@ -270,6 +271,22 @@ def test_fused_block(geometry, channels, outputs, blocks, needs_input, dtype, se
     same_in_frames(fast.conv_block_backward, dy, x, weight, y, code, block, needs_input)
 
 
+@settings(max_examples=8)
+@given(
+    st.sampled_from([19, MANY, MANY + 5]), st.sampled_from([7, MANY, MANY + 2]), st.booleans(), dtypes, seeds
+)
+def test_many_channels(channels, outputs, pool, dtype, seed):
+    """Where taps come in passes, and Winograd's method."""
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), relu=True, pool=pool)
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, 2, channels, 4, 6, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    y, code = same_in_frames(fast.conv_block, x, weight, weight[0, 0, 0], block)
+    same_in_frames(
+        fast.conv_block_backward, rng.standard_normal(y.shape).astype(dtype), x, weight, y, code, block, True
+    )
+
+
 @few
 @given(windows(), st.integers(1, 2), st.integers(1, 3), dtypes, seeds)
 def test_pooling(geometry, blocks, channels, dtype, seed):
@@ -349,6 +366,8 @@ def every_operation(x, dy, images, codes):
     yield "conv2d", fast.conv2d(x, weight, some.astype(x.dtype), window, 1)
     yield "conv2d_input_gradient", fast.conv2d_input_gradient(dy, weight, window, 1, height, width)
     yield "conv2d_weight_gradient", fast.conv2d_weight_gradient(x, dy, window, 1)
+    many, square = np.ones((1, MANY, 2, 2, 16), x.dtype), np.ones((3, 3, MANY, MANY), x.dtype)
+    yield "conv_block", fast.conv_block(many, square, square[0, 0, 0], Block(window, relu=True))[0]
     for pool in (False, True):
         block = Block(window, relu=True, pool=pool)
         y, code = fast.conv_block(x, weight, some.astype(x.dtype), block)
@@ -388,7 +407,7 @@ def test_nothing_is_missing_here():
     called.clear()
     with frames():
         names = {name for name, _ in every_operation(x, x, codes.astype(np.float32), codes)}
-    assert names == set(fast.__all__) - {"NAME", "lanes_for"}
+    assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 
 

@@ -229,8 +229,8 @@ def conv_block_backward(
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             *back, (channels, height, width), tables.padding, outputs, block.output_size(height, width),
-            tables.image, block.relu, block.pool, needs_input, by_winograd, *pieces, edges, first, last, padded,
-            spread, kept, nothing, dw, db, flat_dx,
+            tables.image, block.relu, block.pool, needs_input, by_winograd, *pieces, edges, first, last,
+            padded, spread, kept, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
     over_ranges(task, groups, 2 * _work(tables, blocks, outputs))
