@@ -101,13 +101,13 @@ called: set[Kernel] = set()  # in frames
 
 
 def call_in_frames(kernel: Kernel, *arguments):
-    """Kernel.__call__ on framed copies of the arrays, which are copied back."""
+    """Kernel.__call__ on framed copies of the arrays, which are copied back; what the kernel returned."""
     note_for_the_parent(kernel, arguments)
     called.add(kernel)
-    outcomes = []
+    outcomes, returned = [], []
     for frame in FRAMES:
         framed = [frame(a, i) if isinstance(a, np.ndarray) else a for i, a in enumerate(arguments)]
-        kernel.compiled()(*[a.array if isinstance(a, Framed) else a for a in framed])
+        returned.append(kernel.compiled()(*[a.array if isinstance(a, Framed) else a for a in framed]))
         for a in framed:
             if isinstance(a, Framed):
                 a.check(kernel.__name__)
@@ -117,6 +117,8 @@ def call_in_frames(kernel: Kernel, *arguments):
             argument[...] = outcomes[0][i].array
             for other in outcomes[1:]:
                 np.testing.assert_array_equal(other[i].array, argument)
+    assert len(set(returned)) == 1
+    return returned[0]
 
 
 def note_for_the_parent(kernel: Kernel, arguments) -> None:
@@ -352,6 +354,25 @@ def test_warping(count, height, width, channels, seed):
     same_in_frames(fast.warp, images, np.round(matrices * 65536).astype(np.int32))
 
 
+def in_place(update, *arguments):
+    """The arrays of an optimiser's update after it, which changes copies of them."""
+    copies = [a.copy(order="K") if isinstance(a, np.ndarray) else a for a in arguments]
+    update(*copies)
+    return tuple(a for a in copies if isinstance(a, np.ndarray))
+
+
+@few
+@given(st.integers(0, 70) | st.integers(0, 1500), st.sampled_from([0.0, 0.3]), st.booleans(), dtypes, seeds)
+def test_optimizers(size, decay, nesterov, dtype, seed):
+    w, g, v, s = (np.random.default_rng(seed).random((4, size)) + 0.1).astype(dtype)
+    same_in_frames(in_place, fast.sgd, w, g, None, 0.1, decay, 0.0, False)
+    same_in_frames(in_place, fast.sgd, w, g, v, 0.1, decay, 0.9, nesterov)
+    same_in_frames(in_place, fast.rmsprop, w, g, s, None, 0.1, decay, 0.9, 1e-7, 0.0)
+    same_in_frames(in_place, fast.rmsprop, w, g, s, v, 0.1, decay, 0.9, 1e-7, 0.9)
+    same_in_frames(in_place, fast.adamw, w, g, v, s, 0.1, decay, 0.9, 0.999, 1e-8, 3)
+    assert same_in_frames(fast.all_finite, w)
+
+
 def every_operation(x, dy, images, codes):
     """(name, result) of the operations that take lanes or images, on the given arrays."""
     rng = np.random.default_rng(1)
@@ -395,6 +416,12 @@ def every_operation(x, dy, images, codes):
     yield "dropout", fast.dropout(x, keys, 0.5)
     yield "squared_error", fast.squared_error(x, dy, count)
     yield "squared_error_gradient", fast.squared_error_gradient(x, dy, 0.5, count)
+    for velocity in (None, dy):
+        yield "sgd", np.stack(in_place(fast.sgd, x, dy, velocity, 0.1, 0.1, 0.9, True))
+        squares = in_place(fast.rmsprop, x, dy, x * x, velocity, 0.1, 0.1, 0.9, 1e-7, 0.9)
+        yield "rmsprop", np.stack(squares)
+    yield "adamw", np.stack(in_place(fast.adamw, x, dy, dy, x * x, 0.1, 0.1, 0.9, 0.999, 1e-8, 2))
+    yield "all_finite", fast.all_finite(x)
     yield "pack", fast.pack(images, 16)
     yield "unpack", fast.unpack(x, count)
     yield "pack_bytes", fast.pack_bytes(codes, some, some, 16)

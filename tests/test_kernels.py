@@ -272,6 +272,121 @@ def test_warping_by_nothing_changes_nothing():
     np.testing.assert_array_equal(reference.warp(images, identity), images)
 
 
+@st.composite
+def updates(draw):
+    """(operation, names of the arrays it changes, numbers) of an optimiser, with and without decay."""
+    rate, decay = draw(st.floats(1e-6, 1)), draw(st.sampled_from([0.0, 1e-4, 0.3]))
+    share, momentum = draw(st.floats(0, 0.999)), draw(st.sampled_from([None, 0.5, 0.9]))
+    epsilon = draw(st.sampled_from([1e-12, 1e-7, 0.05]))
+    if draw(st.booleans()):
+        beta_2, count = draw(st.floats(0, 0.9999)), draw(st.integers(1, 1000))
+        return "adamw", ["mean", "mean_square"], (rate, decay, share, beta_2, epsilon, count)
+    slots = [] if momentum is None else ["velocity"]
+    if draw(st.booleans()):
+        return "rmsprop", ["mean_square", *slots], (rate, decay, share, epsilon, momentum or 0.0)
+    return "sgd", slots, (rate, decay, momentum or 0.0, draw(st.booleans()))
+
+
+def update(kernel_module, operation, data, gradient, slots, numbers):
+    """Call one operation of the optimisers, `slots` by name, None for the velocity that there is not."""
+    arrays = list(slots.values())
+    if operation != "adamw" and "velocity" not in slots:
+        arrays.append(None)
+    with np.errstate(all="ignore"):
+        getattr(kernel_module, operation)(data, gradient, *arrays, *numbers)
+
+
+def numbers_for_update(rng, shape, slots, dtype, exponent=0):
+    """Data, gradient and slots of that size; a mean square is not negative."""
+    data, gradient, *rest = (
+        np.asarray(rng.standard_normal(shape) * 10.0**exponent).astype(dtype) for _ in range(2 + len(slots))
+    )
+    named = dict(zip(slots, rest, strict=True))
+    if "mean_square" in named:
+        np.abs(named["mean_square"], out=named["mean_square"])
+    return data, gradient, named
+
+
+lengths = st.integers(0, 70) | st.integers(0, 3000)
+
+
+@given(
+    updates(), st.lists(lengths, min_size=1, max_size=1), st.integers(-25, 25), dtypes, st.integers(0, 10**6)
+)
+def test_updates_are_bitwise_the_same(chosen, shape, exponent, dtype, seed):
+    """Several, one after another, on numbers down to denormals and up to where squares overflow."""
+    operation, names, numbers = chosen
+    rng = np.random.default_rng(seed)
+    data, gradient, slots = numbers_for_update(rng, shape, names, dtype, exponent)
+    fast_data, fast_slots = data.copy(), {name: slot.copy() for name, slot in slots.items()}
+    for _ in range(3):
+        given_gradient = gradient.copy()
+        update(reference, operation, data, gradient, slots, numbers)
+        update(fast, operation, fast_data, gradient, fast_slots, numbers)
+        np.testing.assert_array_equal(gradient, given_gradient)
+        np.testing.assert_array_equal(fast_data, data)
+        for name, slot in slots.items():
+            np.testing.assert_array_equal(fast_slots[name], slot, err_msg=name)
+        gradient = np.roll(gradient, 1)
+
+
+ARRANGEMENTS = {
+    "transposed": lambda a: np.array(a, order="F"),
+    "with gaps": lambda a: np.stack([a, a], axis=-1)[..., 0],
+}
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@given(updates(), dtypes, st.lists(st.integers(1, 5), max_size=3), st.integers(0, 7), st.integers(0, 10**6))
+def test_updates_reach_arrays_in_any_memory_order(arrangement, chosen, dtype, shape, which, seed):
+    """Data, gradient or slots (a bit of `which` each), scalars too; the gradient may be read-only."""
+    arrange = ARRANGEMENTS[arrangement]
+    operation, names, numbers = chosen
+    data, gradient, slots = numbers_for_update(np.random.default_rng(seed), shape, names, dtype)
+    wanted, wanted_slots = data.copy(), {name: slot.copy() for name, slot in slots.items()}
+    update(reference, operation, wanted, gradient, wanted_slots, numbers)
+    if which & 1:
+        data = arrange(data)
+    if which & 2:
+        gradient = arrange(gradient)
+        gradient.flags.writeable = False
+    if which & 4:
+        slots = {name: arrange(slot) for name, slot in slots.items()}
+    update(fast, operation, data, gradient, slots, numbers)
+    # NumPy before version 2 computes with a scalar in float64.
+    tolerance = 0 if shape else 1e-5
+    np.testing.assert_allclose(data, wanted, rtol=tolerance)
+    for name, slot in slots.items():
+        np.testing.assert_allclose(slot, wanted_slots[name], rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
+@given(updates(), dtypes, st.integers(1, 70), st.integers(0, 10**6))
+def test_nan_comes_through_an_update(kernel_module, chosen, dtype, size, seed):
+    operation, names, numbers = chosen
+    rng = np.random.default_rng(seed)
+    data, gradient, slots = numbers_for_update(rng, size, names, dtype)
+    at, place = rng.integers(size), rng.integers(2 + len(slots))
+    [data, gradient, *slots.values()][place][at] = np.nan
+    update(kernel_module, operation, data, gradient, slots, numbers)
+    assert np.isnan(data[at]) and np.isfinite(np.delete(data, at)).all()
+
+
+@pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
+@given(st.integers(0, 100), dtypes, st.integers(0, 10**6))
+def test_what_is_not_finite_is_found_wherever_it_stands(kernel_module, size, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random(size) < 0.5, np.finfo(dtype).max, -np.finfo(dtype).max).astype(dtype)
+    assert kernel_module.all_finite(x) is True  # their sum is not
+    assert kernel_module.all_finite(x.reshape(size, 1).T) is True
+    if size:
+        for poison in (np.nan, np.inf, -np.inf):
+            poisoned = x.copy()
+            poisoned[rng.integers(size)] = poison
+            assert kernel_module.all_finite(poisoned) is False
+            assert kernel_module.all_finite(np.stack([x, poisoned], 1)[:, 1]) is False
+
+
 @pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
 def test_nan_comes_through(kernel_module):
     """A NaN in one image stays in that image's lane and is not hidden by a comparison."""
