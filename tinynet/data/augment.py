@@ -13,6 +13,9 @@ from tinynet import kernels, random
 from tinynet.arguments import number
 from tinynet.errors import ArgumentError, ShapeError
 
+LARGEST_SIDE = 8192
+"""Pixels: positions in 16.16 fixed point reach 32,767, transforms of larger images might leave that."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -56,6 +59,10 @@ class Augmentation:
             raise ShapeError(
                 "Augmentation: wanted images (n, h, w, c) and n indices, "
                 f"got {images.shape} and {np.shape(indices)}"
+            )
+        if max(images.shape[1:3]) > LARGEST_SIDE:
+            raise ShapeError(
+                f"Augmentation: wanted images of at most {LARGEST_SIDE} pixels a side, got {images.shape}"
             )
         return kernels.active().warp(images, self.transforms(images.shape[1:3], seed, epoch, indices))
 
