@@ -257,12 +257,26 @@ def test_packing_agrees_and_returns(count, channels, size, seed):
     assert not packed.reshape(-1, 16)[-1, count % 16 or 16 :].any()
 
 
-@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6))
-def test_warping_gives_the_same_bytes(count, height, width, seed):
+SIDES = st.integers(1, 12) | st.integers(13, 40)  # less and more than a vector of pixels
+
+
+@given(st.integers(1, 9), SIDES, SIDES, st.integers(1, 6), st.integers(0, 10**6))
+def test_warping_gives_the_same_bytes(count, height, width, channels, seed):
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
     matrices = np.eye(2, 3) + rng.normal(0, 0.5, (count, 2, 3)) * [1, 1, 3]
     transforms = np.round(matrices * 65536).astype(np.int32)
+    np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
+
+
+NUMBERS = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**18), 2**18)
+
+
+@given(st.lists(NUMBERS, min_size=6, max_size=6), SIDES, SIDES, st.integers(1, 4))
+def test_warping_from_anywhere_gives_the_same_bytes(transform, height, width, channels):
+    """Positions far outside, and those that wrap around as int32."""
+    images = np.full((1, height, width, channels), 255, np.uint8)
+    transforms = np.array(transform, np.int32).reshape(1, 2, 3)
     np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
 
 
