@@ -227,7 +227,7 @@ class Network:
         """The output for a batch: (n, outputs) or (n, h, w, c), in lane layout or ordinary."""
         tensor = x if isinstance(x, Tensor) and x.lanes is not None else self.to_tensor(x)
         context = context or Context()
-        context.last = self._last_layer()
+        context.last = self.last_layer()
         return self.chain(tensor, context)
 
     def logits(self, x: Any) -> np.ndarray:
@@ -319,7 +319,7 @@ class Network:
                 right += loss.right(output.numpy(), target)
         return {"loss": total / count} | ({"accuracy": right / count} if loss.wants_logits else {})
 
-    def _last_layer(self) -> Layer | None:
+    def last_layer(self) -> Layer | None:
         """The layer whose activation is the model's last operation; None after a sum or concatenation."""
         layer: Layer | None = self.chain
         while isinstance(layer, Chain):
@@ -327,7 +327,7 @@ class Network:
         return layer
 
     def _ending(self) -> str | None:
-        return final_activation(self._last_layer())
+        return final_activation(self.last_layer())
 
     def compiled(self) -> tuple[Optimizer, Loss]:
         """The optimiser and the loss; raises ArgumentError before compile()."""
