@@ -1,0 +1,52 @@
+"""tinynet export: write a model in a form that other programs run.
+
+--to onnx writes a graph for any ONNX runtime: from a picture of the model's size to class probabilities,
+preprocessing and temperature inside.  docs/onnx.md shows how it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tinynet.cli.output import NOTICE, printable
+
+SUMMARY = "write a model in a form that other programs run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    parser.add_argument("--to", required=True, choices=["onnx"], help="the form")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file to write")
+    parser.add_argument(
+        "--input",
+        choices=("uint8", "float32"),
+        help="ONNX: what the graph takes: uint8 pictures of the model's size (n, height, width, 3) with "
+        "the preprocessing inside, the default where the model has one, or float32 already scaled",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out the command."""
+    print(*map(printable, to_onnx(arguments)), sep="\n")
+    print(NOTICE, file=sys.stdout)
+    return 0
+
+
+def to_onnx(arguments: argparse.Namespace) -> list[str]:
+    """Write an ONNX graph; what it takes and gives, line by line."""
+    import tinynet
+    from tinynet.deploy import onnx_export
+    from tinynet.files import write_atomically
+
+    model = tinynet.load(arguments.model)
+    source, kind = onnx_export.input_of(model, arguments.input)
+    made = onnx_export.to_onnx(model, input_type=kind)
+    write_atomically(arguments.out, [made])
+    sides = [", ".join(map(str, shape)) for shape in (model.input_shape or (), model.output_shape)]
+    return [
+        f"written  {arguments.out}, {len(made):,} bytes, opset {onnx_export.OPSET}",
+        f"input    {source}, {kind} (n, {sides[0]}){'' if kind == 'uint8' else ', already scaled'}",
+        f"output   {onnx_export.output_of(model)}, float32 (n, {sides[1]})",
+    ]
