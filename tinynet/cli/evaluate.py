@@ -27,7 +27,7 @@ from tinynet.errors import ArgumentError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinynet.model import Sequential
+    from tinynet.cli.output import Classifier
 
 SUMMARY = "measure a model on labelled pictures of cells"
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _all_cells(model: Sequential, data: str, exclude: str | None) -> _Cells:
+def _all_cells(model: Classifier, data: str, exclude: str | None) -> _Cells:
     """Every readable image of the folder that is not excluded."""
     from tinynet.data import load_images, scan_folder
 
@@ -121,7 +121,7 @@ def _all_cells(model: Sequential, data: str, exclude: str | None) -> _Cells:
     return _Cells(loaded.images, labels, patients, folder.excluded, len(loaded.unreadable))
 
 
-def _part(model: Sequential, name: str, data: str, exclude: str | None, part: str) -> _Cells:
+def _part(model: Classifier, name: str, data: str, exclude: str | None, part: str) -> _Cells:
     """One part of the split that the model's training made of this very data."""
     from tinynet.runs import RunConfig
     from tinynet.runs.data import load
@@ -149,7 +149,7 @@ def _part(model: Sequential, name: str, data: str, exclude: str | None, part: st
     return _Cells(cells.images[chosen], cells.labels[chosen], patients, excluded, cells.unreadable)
 
 
-def _seed(model: Sequential) -> int:
+def _seed(model: Classifier) -> int:
     seed = model.provenance.get("seed", 0)
     return seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 else 0
 
