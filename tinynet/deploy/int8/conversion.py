@@ -23,13 +23,14 @@ from tinynet.deploy.int8.windows import pixel_counts
 from tinynet.errors import ArgumentError, DataError
 from tinynet.network import Network
 
+CALIBRATION = "max"
 ROOM = 2**29  # for the bias, and for the products: together they stay below 2**31
 MOVING = ("max_pool", "upsample", "flatten")  # results are values of the input, in its scale
 RECTIFIERS = ("relu", "relu6")
 STORING = ("convolution", "dense", "affine", "average_pool", "add", "concatenate")
 
 
-def convert(model: Network, images: Any, calibration: str = "max") -> Int8Model:
+def convert(model: Network, images: Any, calibration: str = CALIBRATION) -> Int8Model:
     """The int8 model nearest to a float model.
 
     images       those to calibrate with: uint8 (n, h, w, 3) of the model's size, or float32 for a model
@@ -42,13 +43,13 @@ def convert(model: Network, images: Any, calibration: str = "max") -> Int8Model:
     if not isinstance(model, Network):
         raise ArgumentError(f"only a float model can be made int8, not {type(model).__name__}")
     graph = lower(model, target="int8")
+    if images is None or len(images) == 0:
+        raise DataError("int8 needs images to calibrate with, and there are none")
     images = as_array("calibration images", images)
     if images.shape[1:] != graph.input_shape:
         raise ArgumentError(
             f"calibration images must be (n, {', '.join(map(str, graph.input_shape))}), got {images.shape}"
         )
-    if len(images) == 0:
-        raise DataError("int8 needs images to calibrate with, and there are none")
     graph, x = _levels(graph, images)
     graph = fold(graph)
     found = ranges(graph, x, calibration)
