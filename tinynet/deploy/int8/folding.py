@@ -3,7 +3,7 @@
     backward  (w x + b) * scale + shift  =  (w scale) x + (b scale + shift)
               into a convolution or dense layer whose result nothing else reads
     forward   w (x scale + shift) + b    =  (w scale) x + (b + w shift)
-              into dense layers, also through a flatten, and into convolutions without padding: padding is
+              into dense layers and other affine functions, also through a flatten, and into convolutions without padding: padding is
               zero after the affine function, and would have to be -shift / scale before it
 
 After a rectifier and a pool neither holds for a convolution with padding: the affine function stays.
@@ -71,6 +71,12 @@ def _forward(graph: Graph, place: int) -> Graph | None:
             if after.kind == "flatten":
                 copies = int(np.prod(after.shape)) // len(scale)  # (h, w, c) in C order: channels run fastest
                 waiting.append((reader + 1, np.tile(scale, copies), np.tile(shift, copies)))
+            elif after.kind == "affine":
+                further = _float64(after.scale)
+                changed[reader] = replace(
+                    after, scale=_float32(scale * further),
+                    shift=_float32(shift * further + _float64(after.shift)),
+                )  # fmt: skip
             elif after.kind == "dense":
                 weight = _float64(after.weight)
                 changed[reader] = replace(
