@@ -22,7 +22,6 @@ from tinynet.images import Preprocessing
 from tinynet.kernels.window import Window
 from tinynet.layers import ACTIVATIONS
 
-MOST_OPERATIONS = 10_000
 LONGEST_SIDE = 2**24  # of a window, stride, padding: beyond any picture
 
 Arrays = dict[str, np.ndarray]
@@ -78,8 +77,8 @@ def _restore(arrays: Arrays, description: dict[str, Any]) -> Int8Model:
     shape = tuple(_count("the input's shape", side, 1) for side in shape)
     value = Value(shape, described["scale"], described["zero"])
     operations = architecture["operations"]
-    if not isinstance(operations, list) or len(operations) > MOST_OPERATIONS:
-        raise ArgumentError(f"the operations are not a list of at most {MOST_OPERATIONS:,}")
+    if not isinstance(operations, list):
+        raise ArgumentError("the operations are not a list")
     program = Program(value, tuple(_operation(entry, arrays) for entry in operations))
     if arrays:
         raise ArgumentError(f"tensor {shortened(min(arrays))} belongs to no operation")
