@@ -1,4 +1,4 @@
-"""Every int8 operation, on drawn numbers out to the extremes, is what slow Python integers make of the page."""
+"""Every int8 operation, on numbers out to the extremes, is what slow Python integers make of the page."""
 
 from __future__ import annotations
 
@@ -170,6 +170,11 @@ def dense(**changed):
     return Dense(**{**fields, **changed})
 
 
+def convolution(groups):
+    weight, bias = np.ones((1, 1, 3, 2), np.int8), np.zeros(2, np.int32)
+    return Convolution("a", (0,), weight, bias, 1.0, Window((1, 1)), groups)
+
+
 def store(**changed):
     return Store(**{**STORE.__dict__, **changed})
 
@@ -228,14 +233,8 @@ HUGE = np.full(2, 2**31 - 1, np.int32)
         ),
         (Table("a", (0,), np.zeros(255, np.int8), 1.0, 0), "table has shape"),
         (Table("a", (0,), np.zeros(256, np.uint8), 1.0, 0), "table has dtype uint8"),
-        (
-            Convolution("a", (0,), np.ones((1, 1, 3, 2), np.int8), np.zeros(2, np.int32), 1.0, Window((1, 1)), 2),
-            "3 channels, 2 filters in 2 groups",
-        ),
-        (
-            Convolution("a", (0,), np.ones((1, 1, 3, 2), np.int8), np.zeros(2, np.int32), 1.0, Window((1, 1)), 0),
-            "groups is 0",
-        ),
+        (convolution(groups=2), "3 channels, 2 filters in 2 groups"),
+        (convolution(groups=0), "groups is 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_refused(wrong, message):

@@ -63,7 +63,10 @@ def quantize(
         raise ArgumentError("int8 needs pictures of cells to calibrate with: give --data DIR")
     divided: RunData | None = None
     if data is not None and part == "training":
-        divided = load_as_trained(model, name, data, exclude, "--part training", progress=progress)
+        try:
+            divided = load_as_trained(model, name, data, exclude, "--part training", progress=progress)
+        except ArgumentError as unknown:
+            raise ArgumentError(f"{unknown}; --part all takes all pictures of a folder") from None
     if number_format == "float16":
         made = model.quantize("float16")
         made.metrics = {"float32": model.metrics} if model.metrics else {}

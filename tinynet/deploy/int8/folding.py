@@ -3,8 +3,8 @@
     backward  (w x + b) * scale + shift  =  (w scale) x + (b scale + shift)
               into a convolution or dense layer whose result nothing else reads
     forward   w (x scale + shift) + b    =  (w scale) x + (b + w shift)
-              into dense layers and other affine functions, also through a flatten, and into convolutions without padding: padding is
-              zero after the affine function, and would have to be -shift / scale before it
+              into dense layers and other affine functions, also through a flatten, and into convolutions
+              without padding: that is zero after the affine function, and would be -shift / scale before it
 
 After a rectifier and a pool neither holds for a convolution with padding: the affine function stays.
 """
