@@ -11,15 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_networks import NAMED, networks, randomised
+from test_int8_operations import programs
 
 import tinynet as tn
 from tinynet.cli import main
 from tinynet.data.synthetic import synthetic_cells
 from tinynet.deploy import c_export, c_plan
 from tinynet.deploy.graph import lower
+from tinynet.deploy.int8.conversion import convert
+from tinynet.deploy.int8.model import Int8Model
 from tinynet.errors import ArgumentError, FileAccessError
 
+WITH_A_SOFTMAX_INSIDE = {
+    "norm after flatten, dropout, one sigmoid",
+    "softmax over channels",
+    "ends in dropout",
+}
 ROOT = Path(__file__).parent.parent
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 SANITIZED = [*STRICT, "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
@@ -298,6 +307,84 @@ def test_a_layer_that_c_has_no_form_for():
 
     with pytest.raises(ArgumentError, match=r"layer 'odd1' \(Odd\) cannot be exported to C"):
         c_export.export(tn.Sequential([Odd()], (4, 4, 3)), "n")
+
+
+# int8: the same integers.
+
+INTEGERS = """
+#include <stdio.h>
+int main(void)
+{
+    static float input[N_HEIGHT * N_WIDTH * N_CHANNELS], outputs[N_OUTPUTS];
+    static int32_t integers[N_OUTPUTS];
+    if (n_self_test() != 0)
+        return 3;
+    while (fread(input, sizeof input, 1, stdin) == 1) {
+        if (n_predict_scaled(input, outputs) < 0)
+            return 4;
+        n_integers(integers);
+        fwrite(integers, sizeof integers, 1, stdout);
+        fwrite(outputs, sizeof outputs, 1, stdout);
+    }
+    return 0;
+}
+"""
+DECLARED, WRITTEN = "float outputs[N_OUTPUTS];", "fwrite(&label,"
+INTEGERS_OF_PICTURES = PICTURES.replace(DECLARED, f"{DECLARED} int32_t integers[N_OUTPUTS];").replace(
+    WRITTEN, f"n_integers(integers); fwrite(integers, sizeof integers, 1, stdout); {WRITTEN}"
+)
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("autoencoder", SANITIZED),
+        ("autoencoder", [*STRICT, "-O3", "-march=native"]),
+        ("autoencoder", [*STRICT, "-Os"]),
+        ("small-cnn", [*STRICT, "-O2"]),
+    ],
+    ids=["sanitized", "fast", "small", "small-cnn"],
+)
+def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, name, flags):
+    floats = tn.load(name)
+    model = convert(floats, synthetic_cells(64, size=floats.input_shape[0], seed=9).images)
+    program = compiled(model, tmp_path, INTEGERS_OF_PICTURES, flags)
+    pictures = cells_of_all_sizes(model)[:: 1 if name == "autoencoder" else 5]
+    data = b"".join(struct.pack("ii", *image.shape[:2]) + image.tobytes() for image in pictures)
+    kind = np.dtype([("integers", "i4", 2), ("label", "i4"), ("outputs", "f4", 2)])
+    found = np.frombuffer(run(program, data), kind)
+    prepared = np.stack([model.preprocessing.prepare(image) for image in pictures])
+    np.testing.assert_array_equal(found["integers"], model.integers(prepared))
+    np.testing.assert_allclose(found["outputs"], model.predict(prepared), atol=1e-6, rtol=0)
+    assert len(found) == len(pictures) and len(np.unique(found["integers"], axis=0)) > len(found) // 2
+
+
+def assert_same_integers(model, x, folder, flags):
+    program = compiled(model, folder, INTEGERS, flags)
+    raw = run(program, np.ascontiguousarray(x, np.float32).tobytes())
+    found = np.frombuffer(raw, np.int32).reshape(len(x), 2, *model.output_shape)
+    np.testing.assert_array_equal(found[:, 0], model.integers(x.astype(np.float32)))
+
+
+@needs_gcc
+@settings(max_examples=12)
+@given(programs(), st.integers(0, 2**32 - 1))
+def test_drawn_int8_programs_bit_for_bit(tmp_path_factory, program, seed):
+    model = Int8Model(program)
+    first = program.input
+    integers = np.random.default_rng(seed).integers(-128, 128, (4, *first.shape))
+    integers[0], integers[1] = -128, 127
+    x = (integers - first.zero) * first.scale
+    assert_same_integers(model, x, tmp_path_factory.mktemp("c"), SANITIZED)
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", sorted(set(NAMED) - WITH_A_SOFTMAX_INSIDE))
+def test_named_networks_made_int8(tmp_path, name):
+    model = randomised(tn.Sequential(NAMED[name](), (9, 8, 6)))
+    x = np.random.default_rng(1).standard_normal((5, *model.input_shape)).astype(np.float32)
+    assert_same_integers(convert(model, x), 1.5 * x, tmp_path, SANITIZED)
 
 
 # The plan.

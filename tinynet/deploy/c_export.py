@@ -10,15 +10,19 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tinynet
 from tinynet.deploy import c_kernels, c_shell
 from tinynet.deploy.c_float import FloatProgram
-from tinynet.deploy.c_plan import Plan, plan
-from tinynet.deploy.graph import Graph, lower
+from tinynet.deploy.graph import lower
 from tinynet.errors import ArgumentError
 from tinynet.files import write_atomically
 from tinynet.network import Network
+
+if TYPE_CHECKING:
+    from tinynet.deploy.c_int8 import Int8Program
+    from tinynet.deploy.int8.model import Int8Model
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
@@ -57,7 +61,7 @@ class CExport:
         return self.declarations, f'#include "{header}"\n\n{self.definitions}'
 
 
-def export(model: Network, name: str) -> CExport:
+def export(model: Network | Int8Model, name: str) -> CExport:
     """The model in C, with functions called NAME_predict and so on.
 
     Raises ArgumentError for a name that cannot begin a C identifier, and as `lower` does for a model that
@@ -68,8 +72,15 @@ def export(model: Network, name: str) -> CExport:
             f"{name!r:.60} cannot begin the names of C functions: wanted a letter, then letters, digits "
             "and _, 40 at most"
         )
-    graph = lower(model, target="C")
-    return _assemble(graph, plan(graph), name)
+    if isinstance(model, Network):
+        graph = lower(model, target="C")
+        total = sum(graph.multiply_accumulates(place) for place in range(len(graph.operations)))
+        return _assemble(FloatProgram(graph), name, total)
+    from tinynet.deploy.c_int8 import Int8Program
+
+    known = model.program
+    total = sum(operation.multiply_accumulates(known.inputs(operation)) for operation in known.operations)
+    return _assemble(Int8Program(model), name, total)
 
 
 def write(exported: CExport, path: str | os.PathLike[str], *, pair: bool = False) -> list[Path]:
@@ -104,27 +115,23 @@ def default_name(path: str | os.PathLike[str]) -> str:
     return name[:40] if NAME.fullmatch(name[:40]) else f"model_{name}"[:40]
 
 
-def _assemble(graph: Graph, planned: Plan, name: str) -> CExport:
-    program = FloatProgram(graph, planned)
-    shell = program.shell()
+def _assemble(program: FloatProgram | Int8Program, name: str, total: int) -> CExport:
+    graph, shell = program.graph, program.shell()
+    begin = program.begin
     for kernel in c_shell.kernels(graph):
         program.use(kernel)
-    begin = next(program.frame(planned.input), "")
-    total = sum(graph.multiply_accumulates(place) for place in range(len(graph.operations)))
-    arena = -(-planned.arena // 4) * 4
     guard = f"{name.upper()}_H"
     declarations = [
-        _title(graph, "float32", program.constants, arena, total),
+        _title(program, total),
         f"#ifndef {guard}\n#define {guard}\n",
-        c_shell.declarations(graph, shell, arena),
+        c_shell.declarations(graph, shell, program.arena),
         f"\n#endif /* {guard} */\n",
     ]
     definitions = [
         "#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n",
-        c_kernels.COMMON,
-        '/* All memory there is.  Two threads must not use it at once; -DP_STORAGE="static _Thread_local"\n'
-        "   (C11) gives each its own. */\n#ifndef P_STORAGE\n#define P_STORAGE static\n#endif",
-        f"P_STORAGE P_ALIGNED float p_arena[{arena // 4}];\n",
+        c_kernels.MACROS,
+        STORAGE,
+        program.memory,
         *program.functions,
         *program.data,
         *program.steps,
@@ -132,21 +139,29 @@ def _assemble(graph: Graph, planned: Plan, name: str) -> CExport:
     ]
     return CExport(
         name,
-        "float32",
+        program.numbers,
         _named("\n".join(declarations), name),
         _named("\n".join(definitions), name),
         program.constants,
-        arena,
+        program.arena,
         total,
     )
 
 
-def _title(graph: Graph, numbers: str, constants: int, arena: int, total: int) -> str:
-    model = re.sub(r"[^\w .-]", "?", graph.name, flags=re.ASCII)
-    return f"""\
-/* {model}, {numbers}, written by tinynet {tinynet.__version__}.  {c_shell.NOTICE}
+STORAGE = """\
+/* All memory there is.  Two threads must not use it at once; -DP_STORAGE="static _Thread_local"
+   (C11) gives each its own. */
+#ifndef P_STORAGE
+#define P_STORAGE static
+#endif"""
 
-   constants {constants} bytes, arena {arena} bytes, {total} multiply-accumulates a picture.
+
+def _title(program: FloatProgram | Int8Program, total: int) -> str:
+    model = re.sub(r"[^\w .-]", "?", program.graph.name, flags=re.ASCII)
+    return f"""\
+/* {model}, {program.numbers}, written by tinynet {tinynet.__version__}.  {c_shell.NOTICE}
+
+   constants {program.constants} bytes, arena {program.arena} bytes, {total} multiply-accumulates a picture.
 
    Include it where it is used.  In one C file, #define P_IMPLEMENTATION before that; not where a .c file
    came with it: compile that instead. */

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tinynet.deploy import c_kernels
-from tinynet.deploy.c_plan import Plan, Step, View, padded
+from tinynet.deploy.c_plan import Plan, Step, View, padded, plan
 from tinynet.deploy.c_shell import Shell, image, single
 from tinynet.deploy.graph import Graph, Operation
 from tinynet.files.selftest import RELATIVE_TOLERANCE
@@ -24,21 +24,37 @@ class FloatProgram:
     constants  bytes of weights
     """
 
-    arena = "static P_ALIGNED float p_arena[{size}];"
+    numbers = "float32"
 
-    def __init__(self, graph: Graph, plan: Plan):
-        self.graph, self.plan = graph, plan
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.plan: Plan = plan(graph)
         self.data: list[str] = []
         self.constants = 0
         self.used: dict[str, None] = {}  # names of kernels, in the order in which they are needed
         self.tiles: dict[str, tuple[int, int, str]] = {}
-        self.steps = [self.step(number, step) for number, step in enumerate(plan.steps)]
+        self.steps = [self.step(number, step) for number, step in enumerate(self.plan.steps)]
+
+    @property
+    def arena(self) -> int:
+        """Bytes of RAM, besides the stack."""
+        return self.plan.arena
+
+    @property
+    def memory(self) -> str:
+        """The definition of the array in RAM."""
+        return f"P_STORAGE P_ALIGNED float p_arena[{self.arena // 4}];\n"
+
+    @property
+    def begin(self) -> str:
+        """What has to be done before the first step: zeros around the input."""
+        return next(self.frame(self.plan.input), "")
 
     @property
     def functions(self) -> list[str]:
         """The C functions that the steps call."""
         tiles = [c_kernels.tile(*self.tiles[name]) for name in sorted(self.tiles)]
-        return [*tiles, *(c_kernels.FUNCTIONS[name] for name in self.used)]
+        return [c_kernels.VECTORS, *tiles, *(c_kernels.FUNCTIONS[name] for name in self.used)]
 
     def step(self, number: int, step: Step) -> str:
         """The function p_step<number>."""

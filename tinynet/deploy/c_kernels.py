@@ -8,7 +8,20 @@ many as two multiply-add units of latency 4 need, and what 16 registers leave ro
 
 from __future__ import annotations
 
-COMMON = """\
+MACROS = """\
+#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define P_INLINE static inline __attribute__((always_inline))
+#else
+#define P_INLINE static
+#endif
+#if defined(__GNUC__)
+#define P_ALIGNED __attribute__((aligned(64)))
+#else
+#define P_ALIGNED
+#endif
+"""
+
+VECTORS = """\
 /* Vectors: several outputs side by side.  Where the compiler has none, a vector is one number. */
 
 #if defined(P_LANES) /* chosen when compiling: 8, 4 or 1 */
@@ -39,21 +52,11 @@ typedef float p_vector4;
 #define P_HOLD(v) ((void)0)
 #endif
 
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define P_INLINE static inline __attribute__((always_inline))
-#else
-#define P_INLINE static
-#endif
 /* Three at a time: left alone, gcc unrolls until vectors no longer fit into the registers. */
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8 && !defined(__OPTIMIZE_SIZE__)
 #define P_UNROLL_3 _Pragma("GCC unroll 3")
 #else
 #define P_UNROLL_3
-#endif
-#if defined(__GNUC__)
-#define P_ALIGNED __attribute__((aligned(64)))
-#else
-#define P_ALIGNED
 #endif
 """
 

@@ -17,7 +17,7 @@ from tinynet.deploy.graph import Graph, Operation
 from tinynet.kernels.window import Padding
 
 MONOTONE = ("relu", "relu6", "sigmoid", "tanh")  # max-pool may come before them: the result is the same
-ELEMENTWISE = (*MONOTONE, "affine", "add", "softmax")
+ELEMENTWISE = (*MONOTONE, "affine", "add", "softmax", "table")
 NO_BORDER: Padding = ((0, 0), (0, 0))
 ALIGNMENT = 64  # bytes, a cache line
 
@@ -98,9 +98,13 @@ class Plan:
 
 
 def plan(graph: Graph, itemsize: int = 4) -> Plan:
-    """Steps and memory for a graph whose values take `itemsize` bytes an element."""
-    groups = fuse(graph)
-    borders = _borders(graph, groups)
+    """Steps and memory for a graph whose values take `itemsize` bytes an element: 4 for float32, 1 for int8.
+
+    In int8 there are no borders (kernels look whether a pixel exists while they widen it to 16 bits),
+    rows are not filled up, and a convolution takes along only max-pool.
+    """
+    groups = fuse(graph, only_pools=itemsize == 1)
+    borders = _borders(graph, groups) if itemsize == 4 else {}
     readers: dict[int, list[int]] = {graph.output: [len(groups)]}
     for number, group in enumerate(groups):
         for value in group.inputs:
@@ -137,7 +141,7 @@ def plan(graph: Graph, itemsize: int = 4) -> Plan:
             view(group.result, number, sources[0])  # the same memory seen as a vector: nothing to do
             continue
         reused = reusable(group, number)
-        target, scratch = view(group.result, number, reused), _scratch(group, number)
+        target, scratch = view(group.result, number, reused), _scratch(group, number, itemsize)
         buffers += [] if scratch is None else [scratch]
         steps.append(
             Step(
@@ -185,17 +189,18 @@ class Group:
     affine: Operation | None = None
 
 
-def fuse(graph: Graph) -> list[Group]:
-    """The operations in groups, in order."""
+def fuse(graph: Graph, only_pools: bool = False) -> list[Group]:
+    """The operations in groups, in order; with `only_pools` a convolution takes along nothing else."""
     groups: list[Group] = []
     taken: set[int] = set()
-    for place_, operation in enumerate(graph.operations):
-        if place_ in taken:
+    for number, operation in enumerate(graph.operations):
+        if number in taken:
             continue
-        group = Group(operation, operation.inputs, place_ + 1)
+        group = Group(operation, operation.inputs, number + 1)
         if operation.kind in ("convolution", "dense"):
             while (following := _only_reader(graph, group.result)) is not None:
-                if not _take(group, graph.operations[following]):
+                taking = graph.operations[following]
+                if (only_pools and taking.kind != "max_pool") or not _take(group, taking):
                     break
                 taken.add(following)
                 group.result = following + 1
@@ -291,14 +296,14 @@ def _wider(one: Padding, other: Padding) -> Padding:
     return ((max(a, e), max(b, f)), (max(c, g), max(d, h)))
 
 
-def _scratch(group: Group, number: int) -> Buffer | None:
+def _scratch(group: Group, number: int, itemsize: int) -> Buffer | None:
     """Results that are not stored as they are: rows before max-pool, outputs that fill up a vector."""
     operation = group.operation
     if operation.kind not in ("convolution", "dense"):
         return None
     width, outputs = operation.shape[-2] if operation.kind == "convolution" else 1, operation.shape[-1]
-    room = padded(outputs) if operation.groups == 1 else outputs
+    room = padded(outputs) if operation.groups == 1 and itemsize == 4 else outputs
     if group.pool is None and room == outputs:
         return None
     rows = 1 if group.pool is None or group.pool.window is None else group.pool.window.size[0]
-    return Buffer(rows * width * room * 4, number, number)
+    return Buffer(rows * width * room * itemsize, number, number)

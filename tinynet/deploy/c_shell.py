@@ -22,7 +22,7 @@ class Shell:
     put_scaled   p_put_scaled(int i, const float *values), the same; "" where it takes only pictures
     logits       p_logits and what else reads the last step's result
     check        the self-test's statements after the run: they set `wrong` if the result is not as expected
-    extra        declarations of its own
+    extra        declarations of its own, and what they need included
     """
 
     put_row: str
@@ -30,6 +30,7 @@ class Shell:
     logits: str
     check: str
     extra: str = ""
+    includes: str = ""
 
 
 def declarations(graph: Graph, shell: Shell, arena: int) -> str:
@@ -45,7 +46,7 @@ def declarations(graph: Graph, shell: Shell, arena: int) -> str:
 #define P_THRESHOLD {single(graph.threshold)}
 #define P_ARENA_BYTES {arena}
 
-#ifdef __cplusplus
+{shell.includes}#ifdef __cplusplus
 extern "C" {{
 #endif
 
