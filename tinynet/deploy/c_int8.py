@@ -23,6 +23,7 @@ from tinynet.deploy.int8.values import Store, Value
 from tinynet.deploy.int8.windows import pixel_counts
 from tinynet.storage import SELFTEST_OUTPUTS, SELFTEST_SEED
 
+VECTOR = 16  # numbers of 16 bits that are multiplied at once where there are vectors
 TYPES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "uint8_t": 1}
 
 
@@ -66,7 +67,7 @@ class Int8Program:
     def functions(self) -> list[str]:
         """The C functions that the steps call."""
         known = c_kernels.FUNCTIONS | c_int8_kernels.FUNCTIONS  # of the former, what comes after the logits
-        return [known[name] for name in self.used]
+        return [c_int8_kernels.ROUNDED, *(known[name] for name in self.used)]
 
     @property
     def begin(self) -> str:
@@ -106,11 +107,18 @@ class Int8Program:
 
     def weights(self, number: int, weight: np.ndarray, bias: np.ndarray) -> str:
         """Arrays of weights, each output's together, and of biases."""
-        outputs_first = np.moveaxis(weight, -1, 0)
+        outputs_first = np.moveaxis(weight, -1, 0).reshape(-1)
+        # The last output's sum is over whole vectors too.
+        padded = np.pad(outputs_first, (0, VECTOR - 1)) if weight.ndim > 1 else outputs_first
         return (
-            f"{self.array(f'weight{number}', outputs_first, 'int8_t')}, "
+            f"{self.array(f'weight{number}', padded, 'int8_t')}, "
             f"{self.array(f'bias{number}', bias, 'int32_t')}"
         )
+
+    def widening(self, count: int) -> str:
+        """Make room for so many widened numbers, and clear what lies behind them in the last vector."""
+        self.widened = max(self.widened, -(-count // VECTOR) * VECTOR)
+        return f"for (int k = {count}; k < P_ROUNDED({count}); k++)\n        p_wide[k] = 0;"
 
     # What each kind of step does.
 
@@ -121,12 +129,11 @@ class Int8Program:
         source, window = step.sources[0], operation.window
         height, width, outputs = step.operation.shape
         inputs = operation.weight.shape[2]
-        self.widened = max(self.widened, math.prod(window.size) * source.channels)
-        taps, run = math.prod(window.size), inputs
-        if operation.groups == 1:
-            taps, run = 1, taps * inputs
+        taps, groups = math.prod(window.size), operation.groups
+        yield self.widening(taps * source.channels)
         arrays = self.weights(number, operation.weight, operation.bias)
-        sums = f"{arrays}, {outputs}, {operation.groups}, {taps}, {run}, {source.channels}"
+        stretches = f"1, P_ROUNDED({taps * inputs})" if groups == 1 else f"{taps}, {inputs}"
+        sums = f"{arrays}, {outputs}, {taps * inputs}, {groups}, {stretches}, {source.channels}"
         pool = step.pool.window if step.pool is not None else None
         store = operation.store
         end = self.storing(number, store) if isinstance(store, Store) else ""
@@ -172,9 +179,9 @@ class Int8Program:
     ) -> Iterator[str]:
         """Widen the features, then a sum for each unit."""
         features, units = operation.weight.shape
-        self.widened = max(self.widened, features)
+        yield self.widening(features)
         arrays = self.weights(number, operation.weight, operation.bias)
-        sums = f"{arrays}, {units}, 1, 1, {features}, {features}"
+        sums = f"{arrays}, {units}, {features}, 1, 1, P_ROUNDED({features}), {features}"
         yield f"{self.use('widen')}({address(step.sources[0])}, {features}, {known[0].zero}, p_wide);"
         if isinstance(operation.store, Store):
             yield f"{self.use('stored_sums')}(p_wide, {sums},"

@@ -15,6 +15,15 @@ static int8_t p_quantized(double x, int zero)
 }
 """
 
+ROUNDED = """\
+/* Sums over whole vectors: what lies behind the numbers that count is multiplied by zeros. */
+#if defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
+#define P_ROUNDED(n) (((n) + 15) / 16 * 16)
+#else
+#define P_ROUNDED(n) (n)
+#endif
+"""
+
 FUNCTIONS = {
     "floored": """\
 /* t / 2**shift, rounded down; what >> does to a negative number is left to compilers. */
@@ -77,23 +86,23 @@ P_INLINE int32_t p_sum(const int16_t *restrict x, const int8_t *restrict w, int3
 }
 """,
     "sums_of": """\
-/* All outputs, as sums. */
+/* All outputs, as sums; `size` weights each. */
 P_INLINE void p_sums_of(const int16_t *restrict x, const int8_t *restrict w, const int32_t *restrict b,
-    int outputs, int groups, int taps, int run, int step, int32_t *restrict y)
+    int outputs, int size, int groups, int taps, int run, int step, int32_t *restrict y)
 {
     for (int o = 0; o < outputs; o++)
-        y[o] = p_sum(x + o / (outputs / groups) * run, w + o * taps * run, b[o], taps, run, step);
+        y[o] = p_sum(x + o / (outputs / groups) * run, w + o * size, b[o], taps, run, step);
 }
 """,
     "stored_sums": """\
-/* All outputs, stored. */
+/* All outputs, stored; `size` weights each. */
 P_INLINE void p_stored_sums(const int16_t *restrict x, const int8_t *restrict w, const int32_t *restrict b,
-    int outputs, int groups, int taps, int run, int step, const int32_t *restrict multiplier,
+    int outputs, int size, int groups, int taps, int run, int step, const int32_t *restrict multiplier,
     const uint8_t *restrict shift, int zero, int low, int high, int8_t *restrict y)
 {
     for (int o = 0; o < outputs; o++) {
         const int16_t *group = x + o / (outputs / groups) * run;
-        const int32_t sum = p_sum(group, w + o * taps * run, b[o], taps, run, step);
+        const int32_t sum = p_sum(group, w + o * size, b[o], taps, run, step);
         y[o] = p_store(sum, multiplier[o], shift[o], zero, low, high);
     }
 }
