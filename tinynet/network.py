@@ -58,6 +58,7 @@ class Network:
         self.threshold, self.temperature = 0.5, 1.0
         self.provenance: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
+        self.number_format = "float32"  # or "float16": how weights that are exactly so are saved
         self.optimizer: Optimizer | None = None
         self.loss: Loss | None = None
         if input_shape is not None:
@@ -98,7 +99,7 @@ class Network:
                 f"the preprocessing makes images ({made.height}, {made.width}, 3), the model takes {shape}"
             )
         if self.class_names is not None and len(output_shape) == 1:
-            classes = 2 if output_shape == (1,) and self._ending() == "sigmoid" else output_shape[0]
+            classes = 2 if output_shape == (1,) and self.ending() == "sigmoid" else output_shape[0]
             if len(self.class_names) != classes:
                 raise ArgumentError(
                     f"class_names has {len(self.class_names)} names, the model {classes} classes"
@@ -245,12 +246,11 @@ class Network:
             if self.preprocessing is None:
                 raise ArgumentError(f"model {self.name!r} has no preprocessing for a list of images")
             x = np.stack([self.preprocessing.prepare(image) for image in x])
-        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self._ending()
+        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self.ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
         outputs = [
-            _probabilities(self.logits(x[at : at + size]), ending, self.temperature)
-            for at in range(0, len(x), size)
+            answer(self.logits(x[at : at + size]), ending, self.temperature) for at in range(0, len(x), size)
         ]
         return np.concatenate(outputs)
 
@@ -271,7 +271,7 @@ class Network:
         softmax (or sigmoid, for the binary one).
         """
         chosen = get_loss(loss)
-        chosen.check(self._ending())
+        chosen.check(self.ending())
         self.optimizer, self.loss = get_optimizer(optimizer), chosen
         return self
 
@@ -326,7 +326,8 @@ class Network:
             layer = layer.layers[-1] if layer.layers else None
         return layer
 
-    def _ending(self) -> str | None:
+    def ending(self) -> str | None:
+        """The activation that turns the logits into the answer: softmax, sigmoid, ..., or None."""
         return final_activation(self.last_layer())
 
     def compiled(self) -> tuple[Optimizer, Loss]:
@@ -336,7 +337,8 @@ class Network:
         return self.optimizer, self.loss
 
 
-def _probabilities(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
+def answer(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
+    """What a model says, from its logits, float32: its last activation, with the temperature."""
     if activation == "softmax":
         scaled = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
         powers = np.exp(scaled)
