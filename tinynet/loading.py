@@ -51,7 +51,7 @@ def load(model: str | PathLike) -> Sequential | Int8Model:
         loaded = _from_description(description)
         loaded.load_state(arrays)
         loaded.number_format = number_format
-        _check_costs(loaded)
+        check_costs(loaded)
     except KeyError as missing:
         problem = f"it has no {missing}"
     except (TinynetError, TypeError, ValueError, OverflowError) as reason:
@@ -101,7 +101,7 @@ def _object(description: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _check_costs(model: Sequential) -> None:
+def check_costs(model: Sequential) -> None:
     """Raise ModelFileError for a model that would take more memory or time than is sensible for one image.
 
     A few bytes can ask for any amount of both: upsampling, padding and pooling have no weights, whose

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tinynet.layers import final_activation
 from tinynet.network import Network
 from tinynet.onnx_library import onnx_library
 
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
+
 OPSET, IR_VERSION = 17, 8
 NOTICE = "Not a medical device; for research and teaching."
 INPUTS = {"uint8": "images", "float32": "input"}
@@ -30,12 +33,14 @@ INPUTS = {"uint8": "images", "float32": "input"}
 Order = tuple[int, int, int] | None  # of a vector: (c, h, w) where it counts channels first
 
 
-def export_onnx(model: Network, path: str | os.PathLike[str], *, input_type: str | None = None) -> None:
+def export_onnx(
+    model: Network | Int8Model, path: str | os.PathLike[str], *, input_type: str | None = None
+) -> None:
     """Write the model as an ONNX file, whole or not at all.  Raises as `to_onnx`, and FileAccessError."""
     write_atomically(path, [to_onnx(model, input_type=input_type)])
 
 
-def to_onnx(model: Network, *, input_type: str | None = None) -> bytes:
+def to_onnx(model: Network | Int8Model, *, input_type: str | None = None) -> bytes:
     """The model as the bytes of an ONNX file, accepted by onnx.checker.
 
     input_type  "uint8": the input `images` is uint8 (n, height, width, 3), of the model's size, and the
@@ -47,16 +52,23 @@ def to_onnx(model: Network, *, input_type: str | None = None) -> bytes:
     Raises ArgumentError for an input type that the model cannot have and a layer that is not tinynet's,
     NonFiniteError for weights with NaN or infinity, MissingDependencyError without the onnx package.
     """
-    onnx = onnx_library()
-    source, input_type = input_of(model, input_type)
-    writer = _Writer(onnx, lower(model, target="ONNX"))
-    made = writer.model(source, output_of(model), metadata(model))
+    onnx, network = onnx_library(), _float_model(model)
+    source, input_type = input_of(network, input_type)
+    writer = _Writer(onnx, lower(network, target="ONNX"))
+    made = writer.model(source, output_of(network), metadata(network))
     onnx.checker.check_model(made, full_check=True)
     return made.SerializeToString(deterministic=True)
 
 
-def input_of(model: Network, input_type: str | None = None) -> tuple[str, str]:
-    """The name of the graph's input, and its type: the one asked for, or the default."""
+def input_of(model: Network | Int8Model, input_type: str | None = None) -> tuple[str, str]:
+    """The name of the graph's input, and its type: the one asked for, or the default.
+
+    Raises ArgumentError for a type that the model cannot have.
+    """
+    if not isinstance(model, Network):
+        raise ArgumentError(
+            "an int8 model cannot be exported to ONNX; export the float model it was made from"
+        )
     if input_type is None:
         input_type = "float32" if model.preprocessing is None else "uint8"
     if input_type not in INPUTS:
@@ -68,10 +80,19 @@ def input_of(model: Network, input_type: str | None = None) -> tuple[str, str]:
     return INPUTS[input_type], input_type
 
 
-def output_of(model: Network) -> str:
+def output_of(model: Network | Int8Model) -> str:
     """The name of the graph's output."""
+    model = _float_model(model)
     ending = final_activation(model.last_layer())
     return "probabilities" if ending in ("softmax", "sigmoid") and len(model.output_shape) == 1 else "output"
+
+
+def _float_model(model: Network | Int8Model) -> Network:
+    if not isinstance(model, Network):
+        raise ArgumentError(
+            "an int8 model cannot be exported to ONNX; export the float model it was made from"
+        )
+    return model
 
 
 def metadata(model: Network) -> dict[str, str]:

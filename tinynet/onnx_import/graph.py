@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError, TinynetError
-from tinynet.onnx_import.records import Budget, Call, Description, Value, shown
+from tinynet.onnx_import.records import Budget, Call, Description, Node, Value, shown
 from tinynet.onnx_import.registry import OPERATORS
 from tinynet.tensor import no_grad
 
 if TYPE_CHECKING:
+    from tinynet.images import Preprocessing
     from tinynet.model import Sequential
 
+Observer = Callable[[Node, tuple[np.ndarray, ...]], None]
 BATCH = 16  # images a step in predict, where the graph leaves it open
 
 
 class OnnxModel:
     """A graph read from an ONNX file.
 
-    name, opset, metadata   what the file says of itself; metadata is text by name
+    name, opset, producer   what the file says of itself
+    metadata                more of it, text by name
     inputs, outputs         Values: name, dtype, and shape, whose sides may be names or None
     nodes                   what it does, in order
     constants               its weights by name, not to be written to
@@ -31,7 +34,8 @@ class OnnxModel:
 
     def __init__(self, description: Description):
         self.path, self.name, self.opset = description.path, description.name, description.opset
-        self.metadata, self.constants = description.metadata, description.constants
+        self.producer, self.metadata = description.producer, description.metadata
+        self.constants = description.constants
         self.inputs, self.outputs, self.nodes = description.inputs, description.outputs, description.nodes
         self._readers = Counter(name for node in self.nodes for name in node.inputs if name)
         self._readers.update(value.name for value in self.outputs)
@@ -45,7 +49,14 @@ class OnnxModel:
         Raises ArgumentError or ShapeError for inputs that are not those of the graph, ModelFileError,
         naming the node, where the graph cannot be carried out with them.  Safe to call from threads.
         """
-        values = {**self.constants, **self._checked(inputs)}
+        return self._execute(self._checked(inputs))
+
+    def trace(self, inputs: Mapping[str, Any] | Sequence[Any], see: Observer) -> dict[str, np.ndarray]:
+        """As `run`; see(node, results) is called after every node."""
+        return self._execute(self._checked(inputs), see)
+
+    def _execute(self, given: dict[str, np.ndarray], see: Observer | None = None) -> dict[str, np.ndarray]:
+        values = {**self.constants, **given}
         budget = Budget()
         images = max([1, *(values[value.name].shape[0] for value in self.inputs if values[value.name].ndim)])
         budget.work *= images
@@ -54,6 +65,8 @@ class OnnxModel:
             for node in self.nodes:
                 arrays = [values[name] if name else None for name in node.inputs]
                 results = self._carry_out(Call(node, budget), arrays)
+                if see is not None:
+                    see(node, results)
                 for name, result in zip(node.outputs, results, strict=False):
                     if unread[name]:
                         values[name] = result
@@ -94,14 +107,21 @@ class OnnxModel:
             parts.append(result[: len(part)] if result.ndim else result[None])
         return np.concatenate(parts)
 
-    def to_sequential(self) -> Sequential:
+    def to_sequential(
+        self, *, preprocessing: Preprocessing | None = None, class_names: Sequence[str] | None = None
+    ) -> Sequential:
         """The same network as a tinynet model, which can be trained, saved and exported.
 
-        Raises ModelFileError, naming the node, where tinynet has no layer for it.
+        Its images are (n, height, width, channels), whatever the graph's are.  What the graph and the
+        metadata of a file that tinynet wrote say of preprocessing, classes, threshold and temperature is
+        kept; for other files it can be given here.
+
+        Raises ModelFileError, naming the node, where tinynet has no layer for it, and where the result
+        does not give the graph's answer to a random input.
         """
         from tinynet.onnx_import.sequential import to_sequential
 
-        return to_sequential(self)
+        return to_sequential(self, preprocessing, class_names)
 
     def _carry_out(self, call: Call, arrays: list[np.ndarray | None]) -> tuple[np.ndarray, ...]:
         known = OPERATORS[call.node.operator]

@@ -92,6 +92,7 @@ class _Reader:
             constants,
             tuple(inputs),
             tuple(outputs),
+            self.message.producer_name,
             {entry.key: entry.value for entry in self.message.metadata_props},
         )
 

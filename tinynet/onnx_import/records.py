@@ -67,6 +67,7 @@ class Description:
     constants: Mapping[str, np.ndarray]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    producer: str
     metadata: Mapping[str, str]
 
 
