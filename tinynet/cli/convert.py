@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from tinynet.cli.output import NOTICE, note, printable
 
 if TYPE_CHECKING:
-    from tinynet.images import Preprocessing
-    from tinynet.onnx_import.graph import OnnxModel
+    from tinynet.model import Sequential
 
 SUMMARY = "make a model file of an ONNX file"
 
@@ -35,17 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
     import tinynet
+    from tinynet.errors import ArgumentError
 
     read = tinynet.from_onnx(arguments.onnx)
-    preprocessing = _preprocessing(read, arguments)
-    model = read.to_sequential(preprocessing=preprocessing, class_names=arguments.classes)
+    model = read.to_sequential(class_names=arguments.classes)
+    from_floats = read.inputs[0].dtype != "uint8"
+    given = arguments.mean is not None or arguments.deviation is not None
+    if given and not from_floats:
+        raise ArgumentError(
+            f"{arguments.onnx}: it takes bytes and scales them itself; no --mean or --deviation is wanted"
+        )
+    if given:
+        _prepare(model, arguments)
     model.save(arguments.out)
     count = sum(array.size for array in model.state().values())
     print(printable(f"written  {arguments.out}, {len(list(model.chain.leaves()))} layers, {count:,} weights"))
     print(f"input    (n, {', '.join(map(str, model.input_shape or ()))})")
     print(f"output   (n, {', '.join(map(str, model.output_shape))})")
-    unsaid = read.producer != "tinynet" and read.inputs[0].dtype != "uint8"
-    if unsaid and preprocessing is None and model.preprocessing is not None:
+    if from_floats and not given and read.producer != "tinynet" and model.preprocessing is not None:
         note(
             "convert",
             "the graph takes floats and does not say how pictures become those; "
@@ -55,21 +61,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _preprocessing(read: OnnxModel, arguments: argparse.Namespace) -> Preprocessing | None:
-    """What --mean and --deviation ask for, on pixels from 0 to 1; None where neither is given."""
+def _prepare(model: Sequential, arguments: argparse.Namespace) -> None:
+    """Take --mean and --deviation into the model's preprocessing."""
     from tinynet.errors import ArgumentError
-    from tinynet.images import Preprocessing as Made
+    from tinynet.images import Preprocessing
 
-    if arguments.mean is None and arguments.deviation is None:
-        return None
-    shape = read.inputs[0].shape if read.inputs else None
-    if shape is None or len(shape) != 4 or read.inputs[0].dtype == "uint8":
+    shape = model.input_shape or ()
+    if len(shape) != 3 or shape[2] != 3:
         raise ArgumentError(
-            f"{arguments.onnx}: --mean and --deviation are for graphs that take images of floats"
+            f"{arguments.onnx}: --mean and --deviation are for RGB pictures, it takes {shape}"
         )
-    sides = shape[1:3] if shape[3] == 3 and shape[1] != 3 else shape[2:]
-    height, width = (side if isinstance(side, int) else 0 for side in sides)
-    return Made(height, width, mean=arguments.mean or (0, 0, 0), deviation=arguments.deviation or (1, 1, 1))
+    mean, deviation = arguments.mean or (0, 0, 0), arguments.deviation or (1, 1, 1)
+    model.preprocessing = Preprocessing(shape[0], shape[1], mean=mean, deviation=deviation)
 
 
 def _names(text: str) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError, TinynetError
-from tinynet.onnx_import.records import Budget, Call, Description, Node, Value, shown
+from tinynet.loading import MAXIMUM_OPERATIONS
+from tinynet.onnx_import.records import MAXIMUM_ALIVE, Budget, Call, Description, Node, Value, shown
 from tinynet.onnx_import.registry import OPERATORS
 from tinynet.tensor import no_grad
 
@@ -57,9 +58,8 @@ class OnnxModel:
 
     def _execute(self, given: dict[str, np.ndarray], see: Observer | None = None) -> dict[str, np.ndarray]:
         values = {**self.constants, **given}
-        budget = Budget()
-        images = max([1, *(values[value.name].shape[0] for value in self.inputs if values[value.name].ndim)])
-        budget.work *= images
+        images = max([1, *(array.shape[0] for array in given.values() if array.ndim)])
+        budget = Budget(images * MAXIMUM_OPERATIONS, MAXIMUM_ALIVE)
         unread = Counter(self._readers)
         with no_grad(), np.errstate(all="ignore"):
             for node in self.nodes:
@@ -121,7 +121,8 @@ class OnnxModel:
         """
         from tinynet.onnx_import.sequential import to_sequential
 
-        return to_sequential(self, preprocessing, class_names)
+        with np.errstate(all="ignore"):  # NaN in weights shows in the answer
+            return to_sequential(self, preprocessing, class_names)
 
     def _carry_out(self, call: Call, arrays: list[np.ndarray | None]) -> tuple[np.ndarray, ...]:
         known = OPERATORS[call.node.operator]
@@ -145,8 +146,8 @@ class OnnxModel:
                 raise ArgumentError(f"the graph has {len(names)} inputs, got {len(inputs)}")
             inputs = dict(zip(names, inputs, strict=True))
         if set(inputs) != set(names):
-            odd = sorted(map(str, set(inputs) ^ set(names)))[0]
-            raise ArgumentError(f"the graph's inputs are {', '.join(map(shown, names))}; not so {odd!r}")
+            got = ", ".join(shown(name) for name in inputs)
+            raise ArgumentError(f"the graph's inputs are {', '.join(map(shown, names))}, got {got or 'none'}")
         sides: dict[str, int] = {}
         return {value.name: _checked(value, np.asarray(inputs[value.name]), sides) for value in self.inputs}
 

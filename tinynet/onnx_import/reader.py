@@ -18,7 +18,15 @@ from tinynet.errors import ModelFileError
 from tinynet.files.atomic import open_to_read, path_text
 from tinynet.loading import MAXIMUM_VALUES
 from tinynet.onnx_import import elementwise, reductions, shaping, windows  # noqa: F401  (register operators)
-from tinynet.onnx_import.records import ELEMENT_TYPES, MAXIMUM_AXES, Description, Node, Value, shown
+from tinynet.onnx_import.records import (
+    ELEMENT_TYPES,
+    MAXIMUM_ALIVE,
+    MAXIMUM_AXES,
+    Description,
+    Node,
+    Value,
+    shown,
+)
 from tinynet.onnx_import.registry import MAXIMUM_OPSET, check
 from tinynet.onnx_library import onnx_library
 
@@ -137,8 +145,8 @@ class _Reader:
                 self.refuse(f"two weights have the name {shown(tensor.name)}")
             array = self.array(tensor, f"weight {shown(tensor.name)}")
             total += array.size
-            if total > 4 * MAXIMUM_VALUES:
-                self.refuse(f"its weights are more than {4 * MAXIMUM_VALUES:,} numbers")
+            if total > MAXIMUM_ALIVE:
+                self.refuse(f"its weights are more than {MAXIMUM_ALIVE:,} numbers")
             found[tensor.name] = array
         return found
 

@@ -27,6 +27,7 @@ ELEMENT_TYPES: dict[int, np.dtype] = {
     12: np.dtype(np.uint32),
     13: np.dtype(np.uint64),
 }
+MAXIMUM_ALIVE = 4 * MAXIMUM_VALUES
 MAXIMUM_AXES = 32  # what every version of NumPy allows
 
 
@@ -76,7 +77,7 @@ class Budget:
     """What a run may still take: elements of arrays that are alive, and steps of work."""
 
     work: int = MAXIMUM_OPERATIONS
-    alive: int = 4 * MAXIMUM_VALUES
+    alive: int = MAXIMUM_ALIVE
 
 
 @dataclass(frozen=True, eq=False)
