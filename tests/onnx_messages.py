@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from tinynet.onnx_import.graph import OnnxModel
 from tinynet.onnx_import.reader import read_bytes
+
+onnx = pytest.importorskip("onnx")  # who imports this module is skipped without it
+helper, numpy_helper = pytest.importorskip("onnx.helper"), pytest.importorskip("onnx.numpy_helper")
+TensorProto = onnx.TensorProto
 
 Sides = Sequence[int | str | None]
 

@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("onnx")
-
-from onnx import TensorProto, helper
-from onnx_messages import message, node, read
+from onnx_messages import TensorProto, helper, message, node, onnx, read
 from small_networks import NAMED, randomised
 
 import tinynet as tn
@@ -344,7 +340,7 @@ def test_metadata_that_is_nonsense(tmp_path):
         ("provenance", "[]", "'provenance' is not an object"),
     ):
         export_onnx(model, path)
-        made = __import__("onnx").load(path)
+        made = onnx.load(path)
         (entry,) = (entry for entry in made.metadata_props if entry.key == key)
         entry.value = value
         with pytest.raises(ModelFileError, match=words):
