@@ -1,4 +1,4 @@
-"""ONNX files come in: what was exported comes back the same, other graphs run and become models if they can."""
+"""ONNX files come in: what was exported comes back the same, others run and become models if they can."""
 
 from __future__ import annotations
 

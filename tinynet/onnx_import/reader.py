@@ -116,6 +116,9 @@ class _Reader:
         if ir < MINIMUM_IR:
             self.refuse(f"its IR version {ir} is older than {MINIMUM_IR}, or it is not an ONNX file")
         found = [entry.version for entry in self.message.opset_import if entry.domain in ("", "ai.onnx")]
+        if not found:
+            others = ", ".join(shown(entry.domain, "") for entry in self.message.opset_import) or "none"
+            self.refuse(f"it names no version of ONNX's operator set, only of other domains ({others})")
         if len(found) != 1:
             self.refuse(f"it names {len(found)} versions of ONNX's operator set, wanted one")
         if found[0] > MAXIMUM_OPSET:

@@ -325,7 +325,6 @@ def resize_rows(node: Node, shape: Sequence[int], scales: Any, sizes: Any) -> di
     axes=integers(), keep_aspect_ratio_policy=text("stretch", "stretch", "not_larger", "not_smaller"),
     antialias=integer(0, 0), exclude_outside=integer(0), extrapolation_value=real(0.0),
     cubic_coeff_a=real(-0.75),
-    note="nearest only",
 )  # fmt: skip
 def resize(call: Call, x: np.ndarray, *rest: np.ndarray | None) -> np.ndarray:
     """Each pixel a copy of the nearest one."""
