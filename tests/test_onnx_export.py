@@ -154,3 +154,22 @@ def test_the_command(tmp_path, capsys):
     options = ["export", "autoencoder", "--to", "onnx", "--out", str(out), "--input", "float32"]
     assert cli.main(options) == 0
     assert "input, float32 (n, 32, 32, 3), already scaled" in capsys.readouterr().out
+
+
+def test_the_command_does_not_write_over_a_model(tmp_path, capsys):
+    from tinynet import cli
+
+    path = tmp_path / "model.safetensors"
+    tn.Sequential([tn.Dense(2)], (3,)).save(path)
+    before = path.read_bytes()
+    assert cli.main(["export", str(path), "--to", "onnx", "--out", str(path)]) == 1
+    assert "must end in .onnx" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_an_int8_model_is_refused():
+    from tinynet.deploy.int8.conversion import convert
+
+    model = convert(tn.load("autoencoder"), synthetic_cells(32, size=32).images)
+    with pytest.raises(ArgumentError, match="int8 model cannot be exported to ONNX; export the float model"):
+        to_onnx(model)

@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     import tinynet
     from tinynet.errors import ArgumentError
 
+    if not arguments.out.lower().endswith(".safetensors"):
+        raise ArgumentError(f"{arguments.out}: the model file's name must end in .safetensors")
     read = tinynet.from_onnx(arguments.onnx)
     model = read.to_sequential(class_names=arguments.classes)
     from_floats = read.inputs[0].dtype != "uint8"

@@ -21,7 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
     parser.add_argument("--to", required=True, choices=["c", "onnx"], help="the form")
-    parser.add_argument("--out", metavar="FILE", required=True, help="the file to write (C: it ends in .h)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        required=True,
+        help="the file to write: it ends in .h for C, in .onnx for ONNX",
+    )
     parser.add_argument(
         "--pair", action="store_true", help="C: write FILE.c beside the header, to be compiled by itself"
     )
@@ -67,8 +72,11 @@ def to_onnx(arguments: argparse.Namespace) -> list[str]:
     """Write an ONNX graph; what it takes and gives, line by line."""
     import tinynet
     from tinynet.deploy import onnx_export
+    from tinynet.errors import ArgumentError
     from tinynet.files import write_atomically
 
+    if not arguments.out.lower().endswith(".onnx"):
+        raise ArgumentError(f"{arguments.out}: the ONNX file's name must end in .onnx")
     model = tinynet.load(arguments.model)
     source, kind = onnx_export.input_of(model, arguments.input)
     made = onnx_export.to_onnx(model, input_type=kind)
