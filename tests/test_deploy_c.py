@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +259,39 @@ def test_the_example_classifies_a_ppm(tmp_path, capsys):
         (tmp_path / "cell.ppm").write_bytes(content)
         done = subprocess.run([tmp_path / "cells", "cell.ppm"], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1 and "is not a binary PPM" in done.stderr
+
+
+@needs_gcc
+def test_the_page_s_commands_run_as_they_stand(tmp_path):
+    """In a folder where the checkout is called tinynet, with the command of this interpreter."""
+    page = (ROOT / "docs" / "c-export.md").read_text(encoding="utf-8")
+    commands = page.split("<!-- commands -->\n```sh\n")[1].split("```")[0]
+    (tmp_path / "tinynet").symlink_to(ROOT, target_is_directory=True)
+    image = synthetic_cells(1, size=60).images[0]
+    (tmp_path / "cell.ppm").write_bytes(b"P6 60 60 255\n" + image.tobytes())
+    tool = tmp_path / "bin" / "tinynet"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tinynet "$@"\n')
+    tool.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tool.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    label, probability, path = done.stdout.splitlines()[-2].split()
+    wanted = tn.load("autoencoder").predict([image])[0, 1]
+    assert (label, path) == ("infected" if wanted >= 0.5 else "uninfected", "cell.ppm")
+    assert abs(float(probability) - wanted) < 1e-4
+
+
+def test_the_page_s_costs_are_what_is_exported():
+    page = (ROOT / "docs" / "c-export.md").read_text(encoding="utf-8")
+    for name in ("autoencoder", "small-cnn"):
+        model = tn.load(name)
+        for made in (model, convert(model, synthetic_cells(8, size=model.input_shape[0]).images)):
+            exported = c_export.export(made, "n")
+            costs = (exported.constants, exported.arena, exported.multiply_accumulates)
+            assert f"| {exported.numbers} | {' | '.join(f'{cost:,}' for cost in costs)} |" in page
 
 
 def test_what_the_command_prints(tmp_path, capsys):
