@@ -146,7 +146,7 @@ def test_named_networks(tmp_path, name):
 
 
 @needs_gcc
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(networks())
 def test_drawn_networks(tmp_path_factory, model):
     assert_same_answers(model, tmp_path_factory.mktemp("c"), SANITIZED)
@@ -372,27 +372,22 @@ INTEGERS_OF_PICTURES = PICTURES.replace(DECLARED, f"{DECLARED} int32_t integers[
 
 @needs_gcc
 @pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        ("autoencoder", SANITIZED),
-        ("autoencoder", [*STRICT, "-O3", "-march=native"]),
-        ("autoencoder", [*STRICT, "-Os"]),
-        ("small-cnn", [*STRICT, "-O2"]),
-    ],
-    ids=["sanitized", "fast", "small", "small-cnn"],
+    "flags",
+    [SANITIZED, [*STRICT, "-O3", "-march=native"], [*STRICT, "-Os"]],
+    ids=["sanitized", "fast", "small"],
 )
-def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, name, flags):
-    floats = tn.load(name)
+def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, flags):
+    floats = tn.load("autoencoder")
     model = convert(floats, synthetic_cells(64, size=floats.input_shape[0], seed=9).images)
     program = compiled(model, tmp_path, INTEGERS_OF_PICTURES, flags)
-    pictures = cells_of_all_sizes(model)[:: 1 if name == "autoencoder" else 5]
+    pictures = cells_of_all_sizes(model)
     data = b"".join(struct.pack("ii", *image.shape[:2]) + image.tobytes() for image in pictures)
     kind = np.dtype([("integers", "i4", 2), ("label", "i4"), ("outputs", "f4", 2)])
     found = np.frombuffer(run(program, data), kind)
     prepared = np.stack([model.preprocessing.prepare(image) for image in pictures])
     np.testing.assert_array_equal(found["integers"], model.integers(prepared))
     np.testing.assert_allclose(found["outputs"], model.predict(prepared), atol=1e-6, rtol=0)
-    assert len(found) == len(pictures) and len(np.unique(found["integers"], axis=0)) > len(found) // 2
+    assert len(found) == 200 and len(np.unique(found["integers"], axis=0)) > 100
 
 
 def assert_same_integers(model, x, folder, flags):
@@ -403,7 +398,7 @@ def assert_same_integers(model, x, folder, flags):
 
 
 @needs_gcc
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_drawn_int8_programs_bit_for_bit(tmp_path_factory, program, seed):
     model = Int8Model(program)
