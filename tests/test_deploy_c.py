@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +146,7 @@ def test_named_networks(tmp_path, name):
 
 
 @needs_gcc
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(networks())
 def test_drawn_networks(tmp_path_factory, model):
     assert_same_answers(model, tmp_path_factory.mktemp("c"), SANITIZED)
@@ -259,6 +261,39 @@ def test_the_example_classifies_a_ppm(tmp_path, capsys):
         assert done.returncode == 1 and "is not a binary PPM" in done.stderr
 
 
+@needs_gcc
+def test_the_page_s_commands_run_as_they_stand(tmp_path):
+    """In a folder where the checkout is called tinynet, with the command of this interpreter."""
+    page = (ROOT / "docs" / "c-export.md").read_text(encoding="utf-8")
+    commands = page.split("<!-- commands -->\n```sh\n")[1].split("```")[0]
+    (tmp_path / "tinynet").symlink_to(ROOT, target_is_directory=True)
+    image = synthetic_cells(1, size=60).images[0]
+    (tmp_path / "cell.ppm").write_bytes(b"P6 60 60 255\n" + image.tobytes())
+    tool = tmp_path / "bin" / "tinynet"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tinynet "$@"\n')
+    tool.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tool.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    label, probability, path = done.stdout.splitlines()[-2].split()
+    wanted = tn.load("autoencoder").predict([image])[0, 1]
+    assert (label, path) == ("infected" if wanted >= 0.5 else "uninfected", "cell.ppm")
+    assert abs(float(probability) - wanted) < 1e-4
+
+
+def test_the_page_s_costs_are_what_is_exported():
+    page = (ROOT / "docs" / "c-export.md").read_text(encoding="utf-8")
+    for name in ("autoencoder", "small-cnn"):
+        model = tn.load(name)
+        for made in (model, convert(model, synthetic_cells(8, size=model.input_shape[0]).images)):
+            exported = c_export.export(made, "n")
+            costs = (exported.constants, exported.arena, exported.multiply_accumulates)
+            assert f"| {exported.numbers} | {' | '.join(f'{cost:,}' for cost in costs)} |" in page
+
+
 def test_what_the_command_prints(tmp_path, capsys):
     out = tmp_path / "my cells.h"
     assert main(["export", "autoencoder", "--to", "c", "--out", str(out), "--pair"]) == 0
@@ -337,27 +372,22 @@ INTEGERS_OF_PICTURES = PICTURES.replace(DECLARED, f"{DECLARED} int32_t integers[
 
 @needs_gcc
 @pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        ("autoencoder", SANITIZED),
-        ("autoencoder", [*STRICT, "-O3", "-march=native"]),
-        ("autoencoder", [*STRICT, "-Os"]),
-        ("small-cnn", [*STRICT, "-O2"]),
-    ],
-    ids=["sanitized", "fast", "small", "small-cnn"],
+    "flags",
+    [SANITIZED, [*STRICT, "-O3", "-march=native"], [*STRICT, "-Os"]],
+    ids=["sanitized", "fast", "small"],
 )
-def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, name, flags):
-    floats = tn.load(name)
+def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, flags):
+    floats = tn.load("autoencoder")
     model = convert(floats, synthetic_cells(64, size=floats.input_shape[0], seed=9).images)
     program = compiled(model, tmp_path, INTEGERS_OF_PICTURES, flags)
-    pictures = cells_of_all_sizes(model)[:: 1 if name == "autoencoder" else 5]
+    pictures = cells_of_all_sizes(model)
     data = b"".join(struct.pack("ii", *image.shape[:2]) + image.tobytes() for image in pictures)
     kind = np.dtype([("integers", "i4", 2), ("label", "i4"), ("outputs", "f4", 2)])
     found = np.frombuffer(run(program, data), kind)
     prepared = np.stack([model.preprocessing.prepare(image) for image in pictures])
     np.testing.assert_array_equal(found["integers"], model.integers(prepared))
     np.testing.assert_allclose(found["outputs"], model.predict(prepared), atol=1e-6, rtol=0)
-    assert len(found) == len(pictures) and len(np.unique(found["integers"], axis=0)) > len(found) // 2
+    assert len(found) == 200 and len(np.unique(found["integers"], axis=0)) > 100
 
 
 def assert_same_integers(model, x, folder, flags):
@@ -368,7 +398,7 @@ def assert_same_integers(model, x, folder, flags):
 
 
 @needs_gcc
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_drawn_int8_programs_bit_for_bit(tmp_path_factory, program, seed):
     model = Int8Model(program)

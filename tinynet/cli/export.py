@@ -63,7 +63,7 @@ def to_c(arguments: argparse.Namespace) -> list[str]:
         f"written              {' and '.join(map(str, files))}",
         f"functions            {name}_predict and others, {exported.numbers}",
         f"flash                {exported.constants:,} bytes of weights, and the code",
-        f"RAM                  {exported.arena:,} bytes in one static array, and a little stack",
+        f"RAM                  {exported.arena:,} bytes of static memory, and a little stack",
         f"multiply-accumulates {exported.multiply_accumulates:,} a picture",
     ]
 

@@ -15,6 +15,7 @@ from tinynet.deploy.graph import Operation as Step
 from tinynet.deploy.int8 import arithmetic, operations
 from tinynet.deploy.int8.arithmetic import HIGHEST, LARGEST_WEIGHT, LOWEST, round_half_up
 from tinynet.deploy.int8.calibration import Range, ranges
+from tinynet.deploy.int8.correction import LARGEST_BIAS, correct_biases
 from tinynet.deploy.int8.folding import fold
 from tinynet.deploy.int8.model import Int8Model
 from tinynet.deploy.int8.program import Program
@@ -24,18 +25,21 @@ from tinynet.errors import ArgumentError, DataError
 from tinynet.network import Network
 
 CALIBRATION = "max"
-ROOM = 2**29  # for the bias, and for the products: together they stay below 2**31
+ROOM = LARGEST_BIAS  # 2**29 for the bias, and for the products: together they stay below 2**31
 MOVING = ("max_pool", "upsample", "flatten")  # results are values of the input, in its scale
 RECTIFIERS = ("relu", "relu6")
 STORING = ("convolution", "dense", "affine", "average_pool", "add", "concatenate")
 
 
-def convert(model: Network, images: Any, calibration: str = CALIBRATION) -> Int8Model:
+def convert(
+    model: Network, images: Any, calibration: str = CALIBRATION, *, correction: bool = True
+) -> Int8Model:
     """The int8 model nearest to a float model.
 
     images       those to calibrate with: uint8 (n, h, w, 3) of the model's size, or float32 for a model
                  without preprocessing; a few hundred that look like those to come, none of the test's
     calibration  "max", "percentile" or "mse": see tinynet/deploy/int8/calibration.py
+    correction   whether biases make up for what rounding does to means (tinynet/deploy/int8/correction.py)
 
     Raises ArgumentError, naming the layer, for what int8 has no form for (a softmax before the end),
     DataError without images, NonFiniteError for NaN or infinity in weights, images or on the way.
@@ -55,8 +59,12 @@ def convert(model: Network, images: Any, calibration: str = CALIBRATION) -> Int8
     found = ranges(graph, x, calibration)
     scale, zero = _input_encoding(graph, found[0], model)
     builder = _Builder(graph, found, Value(graph.input_shape, scale, zero))
+    program = builder.program()
+    if correction:
+        encoded = arithmetic.quantize(x.astype(np.float64), scale, zero)
+        program = correct_biases(program, graph, builder.places, builder.scales, encoded, x)
     return Int8Model(
-        builder.program(),
+        program,
         name=model.name,
         activation=graph.ending,
         preprocessing=model.preprocessing,
@@ -114,6 +122,8 @@ class _Builder:
     def __init__(self, graph: Graph, found: list[Range], first: Value):
         self.graph, self.ranges, self.first = graph, found, first
         self.operations: list[operations.Operation] = []
+        self.places: list[int] = []  # of the operations' steps in the float graph
+        self.scales: list[np.ndarray | None] = []  # of their sums, by channel
         self.values = [first]
         self.number = {0: 0}  # of the int8 value that stands for a float one
         self.names: set[str] = set()
@@ -128,6 +138,8 @@ class _Builder:
                 continue
             inputs = tuple(self.number[number] for number in step.inputs)
             values = [self.values[number] for number in inputs]
+            self.places.append(place)
+            self.scales.append(None)
             operation = self._operation(place, step, inputs, values)
             self.operations.append(operation)
             self.values.append(operation.result(values))
@@ -174,6 +186,7 @@ class _Builder:
             scales = np.full_like(scales, scales.max())
         weight = np.clip(round_half_up(real / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8)
         whole_bias = round_half_up(bias / (value.scale * scales)).astype(np.int32)
+        self.scales[-1] = value.scale * scales
         store: Store | float = float(value.scale * scales[0])
         if not last:
             encoding = self._encoding(place)
