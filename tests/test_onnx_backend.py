@@ -69,6 +69,9 @@ def test_every_version_of_an_operator_is_one_it_was_written_against():
         assert versions == known, name
 
 
+@pytest.mark.skipif(
+    onnx.defs.onnx_opset_version() < MAXIMUM_OPSET, reason="the installed onnx package has older opsets only"
+)
 def test_every_attribute_of_a_supported_operator_is_one_that_onnx_has():
     schemas = onnx.defs.get_all_schemas_with_history()
     for name, operator in OPERATORS.items():
