@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 
 from tinynet.errors import ModelFileError
-from tinynet.onnx_import import translation
 from tinynet.onnx_import.graph import OnnxModel
+from tinynet.onnx_import.nodes import NODES
 from tinynet.onnx_import.reader import read_bytes
 from tinynet.onnx_import.registry import OPERATORS, Operator
 
@@ -199,7 +199,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
         (found.case.operators[0], found.result) for found in applying if len(found.case.operators) == 1
     )
     for name, operator in sorted(OPERATORS.items()):
-        layer = "yes" if name in translation._NODES or name in ("Concat", "Sum") else ""
+        layer = "yes" if name in NODES or name in ("Concat", "Sum") else ""
         passed, refused = single[name, "passed"], single[name, "refused"]
         lines.append(
             f"| {name} | {operator.versions[0]} | {passed} | {refused} | {layer} | {_note(operator)} |"

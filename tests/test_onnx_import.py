@@ -310,11 +310,11 @@ def test_what_no_layer_expresses_runs_as_a_graph_and_names_its_node(name):
 
 
 def test_an_answer_that_differs_is_never_kept(monkeypatch):
-    from tinynet.onnx_import import translation
+    from tinynet.onnx_import import nodes
 
     graph = read(message([node("Tanh", ["x"], ["1"]), node("Relu", ["1"], ["y"])]))
     assert [type(layer).__name__ for layer in graph.to_sequential().layers] == ["Tanh", "ReLU"]
-    monkeypatch.setitem(translation._NODES, "Relu", translation._nothing)
+    monkeypatch.setitem(nodes.NODES, "Relu", nodes._nothing)
     with pytest.raises(ModelFileError, match="its answer to a random input is not the graph's"):
         graph.to_sequential()
 

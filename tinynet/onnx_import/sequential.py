@@ -18,9 +18,10 @@ from tinynet.layers import Shape
 from tinynet.loading import check_costs
 from tinynet.model import Sequential
 from tinynet.onnx_import.graph import OnnxModel
+from tinynet.onnx_import.place import Form
 from tinynet.onnx_import.records import shown
 from tinynet.onnx_import.structure import Structure
-from tinynet.onnx_import.translation import Form, Translation
+from tinynet.onnx_import.translation import Translation
 
 TOLERANCE = 1e-4  # relative to the largest number of the answer, or to 1
 
