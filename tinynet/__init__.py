@@ -50,6 +50,7 @@ from tinynet.layers import (
 from tinynet.loading import load
 from tinynet.losses import sparse_categorical_crossentropy
 from tinynet.model import Sequential
+from tinynet.onnx_import import from_onnx
 from tinynet.optim import SGD, AdamW, RMSprop
 from tinynet.schedules import (
     Cosine,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinynet import storage, summaries, training
+from tinynet.errors import ArgumentError
 from tinynet.layers import Context
 from tinynet.network import Network
 from tinynet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
 
 
 class Sequential(Network):
@@ -65,6 +69,27 @@ class Sequential(Network):
         if print_fn is not None:
             print_fn(text)
         return text
+
+    def quantize(
+        self, number_format: str = "int8", images: Any = None, calibration: str | None = None
+    ) -> Int8Model | Sequential:
+        """A copy in smaller numbers: "int8", which computes in whole numbers, or "float16", in the file only.
+
+        images       for int8, to calibrate with: a few hundred uint8 images like those to come, from
+                     the training, not the test
+        calibration  for int8: "max", "percentile" or "mse" (tinynet/deploy/int8/calibration.py)
+
+        Raises ArgumentError for layers or numbers that the format has no form for, DataError without images.
+        """
+        if number_format == "float16":
+            from tinynet.deploy import float16
+
+            return float16.convert(self)
+        if number_format != "int8":
+            raise ArgumentError(f'number_format must be "int8" or "float16", got {number_format!r:.40}')
+        from tinynet.deploy.int8 import conversion
+
+        return conversion.convert(self, images, calibration or conversion.CALIBRATION)
 
     def save(self, path: str | PathLike) -> None:
         """Write the model file: weights, architecture, preprocessing, self-test; nothing in it can run."""

@@ -1,0 +1,1 @@
+"""A trained model leaves Python: the model as a flat list of plain operations, and what is made of it."""
