@@ -320,7 +320,7 @@ def conv_blocks(draw):
     factor = (1, 1) if pool else draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     extent = tuple((taps - 1) * spread + 1 for taps, spread in zip(size, dilation, strict=True))
     padding = tuple((draw(st.integers(0, side - 1)), draw(st.integers(0, side - 1))) for side in extent)
-    block = Block(Window(size, (1, 1), dilation, padding), factor, draw(st.booleans()), pool)
+    block = Block(Window(size, (1, 1), dilation, padding), factor, pool or draw(st.booleans()), pool)
     height, width = draw(st.integers(1, 7)), draw(st.integers(1, 7))
     enlarged = (height * factor[0], width * factor[1])
     assume(all(n + sum(p) >= e for n, p, e in zip(enlarged, padding, extent, strict=True)))
