@@ -119,14 +119,14 @@ def test_int8_is_calibrated_on_pictures_of_training_patients_only(run, trained, 
 
 def test_json_has_the_figures_before_and_after(run, trained, cells, tmp_path):
     out = tmp_path / "small.safetensors"
-    status, printed, err = quantized(run, trained, cells, out, "--json", "--calibration", "mse")
+    status, printed, err = quantized(run, trained, cells, out, "--json", "--calibration", "max")
     facts = json.loads(printed)
     assert status == 0 and NOTICE in err
     assert facts["bytes"] == out.stat().st_size and facts["to"] == "int8"
     for when in ("before", "after"):
         assert set(facts[when]) == {"test", "test_all_labels"}
         assert {"n", "accuracy", "sensitivity", "specificity", "auc", "loss"} == set(facts[when]["test"])
-    assert tn.load(out).provenance["calibration"]["method"] == "mse"
+    assert tn.load(out).provenance["calibration"]["method"] == "max"
 
 
 def test_another_folder_can_be_calibrated_with_when_asked(run, trained, cells, tmp_path):

@@ -243,6 +243,40 @@ def test_ranges_hold_zero_and_do_not_depend_on_how_many_images_run_at_once(monke
     assert all(low <= 0 <= high for low, high in once)
 
 
+# Correction of biases.
+
+
+def _mean_errors(model, x, correction):
+    """Of the logits' means, by class."""
+    int8 = conversion.convert(model, x, "max", correction=correction)
+    return np.abs((int8.logits(x) - model.logits(x)).mean(axis=0))
+
+
+def test_correction_takes_out_what_rounding_and_clamping_do_to_the_means():
+    model = small()
+    model.layers[3].parameters["weight"].data[...] += 0.03  # which rounds the same way in many places
+    x = images(model, 200)
+    assert _mean_errors(model, x, True).max() < 0.1 * _mean_errors(model, x, False).max()
+
+
+def test_correction_changes_biases_only_and_takes_fewer_images_where_they_are_too_many(monkeypatch):
+    from tinynet.deploy.int8 import correction
+
+    model = small()
+    x = images(model, 40)
+    plain = conversion.convert(model, x, "max", correction=False).program
+    whole = conversion.convert(model, x, "max").program
+    for before, after in zip(plain.operations, whole.operations, strict=True):
+        if hasattr(before, "weight"):
+            assert np.array_equal(before.weight, after.weight)
+    monkeypatch.setattr(correction, "KEPT", 12 * 12 * 4 * 20)  # 20 of the 40
+    half = conversion.convert(model, x, "max").program
+    assert np.array_equal(half.operations[0].weight, whole.operations[0].weight)
+    assert any((a.bias != b.bias).any() for a, b in zip(half.operations, plain.operations, strict=True)
+               if hasattr(a, "bias"))  # fmt: skip
+    assert half.run(conversion.convert(model, x).encode(x)).shape == (40, 2)
+
+
 # What cannot be done is one sentence.
 
 

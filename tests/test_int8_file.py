@@ -85,7 +85,7 @@ def test_a_model_comes_back_exactly(model, tmp_path):
     assert loaded.preprocessing == model.preprocessing and loaded.ending() == "softmax"
     assert loaded.provenance["seed"] == 7 and loaded.provenance["calibration"] == {
         "images": 20,
-        "method": "max",
+        "method": "mse",
     }
     assert loaded.metrics == {"float32": {"test": {"n": 12}}}
     assert np.array_equal(loaded.integers(images()), model.integers(images()))

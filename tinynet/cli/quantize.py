@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         choices=("max", "percentile", "mse"),
         default=None,
-        help="how much of a value's range int8 covers; default: max",
+        help="how much of a value's range int8 covers; default: mse",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
