@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import storage, summaries, training
+from tinynet import storage
 from tinynet.errors import ArgumentError
 from tinynet.layers import Context
 from tinynet.network import Network
@@ -15,6 +15,7 @@ from tinynet.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
+    from tinynet.training import History
 
 
 class Sequential(Network):
@@ -32,8 +33,10 @@ class Sequential(Network):
     temperature    what logits are divided by before softmax or sigmoid (calibration)
     """
 
-    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
+        from tinynet import training  # here, so that predicting does not wait for it
+
         return training.fit(self, x, y, **options)
 
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
@@ -65,6 +68,8 @@ class Sequential(Network):
 
     def summary(self, print_fn: Any = print) -> str:
         """Print and return a table: output shapes, parameters, multiply-adds, activation and file bytes."""
+        from tinynet import summaries
+
         text = summaries.table(self)
         if print_fn is not None:
             print_fn(text)

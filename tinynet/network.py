@@ -249,7 +249,7 @@ class Network:
         x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self.ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
-        chosen, outputs = kernels.active(), {}
+        chosen, outputs = kernels.for_images(len(x), self.multiply_adds()), {}
 
         def task(first: int, last: int) -> None:
             with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread
@@ -260,6 +260,10 @@ class Network:
         ranges = _ranges(len(x), size, chosen.num_threads())
         chosen.each_range(task, ranges)
         return np.concatenate([outputs[first] for first, _ in ranges])
+
+    def multiply_adds(self) -> int:
+        """Of one image, in convolutions and dense layers; 0 before it is built."""
+        return 0 if self.input_shape is None else self.chain.multiply_accumulates(self.input_shape)
 
     def activations(self, x: Any) -> dict[str, np.ndarray]:
         """Every layer's result by name: ordinary arrays (n, h, w, c) or (n, f), "input" first."""

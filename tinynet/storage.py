@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -115,30 +115,36 @@ def check_selftest(model: Network, description: dict[str, Any], path: Any) -> No
     files.check_selftest(test["outputs"], computed, path)
 
 
-def locate(model: Any) -> Path:
+def locate(model: Any) -> str:
     """The path of a model file, given a path or the name of a shipped model; raises FileAccessError."""
     try:
-        path = Path(model)
+        path = os.fspath(model)
     except TypeError:
-        raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}") from None
-    if path.is_file() or path.suffix or len(path.parts) != 1:
+        path = None
+    if not isinstance(path, str):
+        raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}")
+    if os.path.isfile(path) or os.path.splitext(path)[1] or os.path.basename(path) != path or not path:
         return path
-    shipped = weights_folder() / f"{path}.safetensors"  # found before a folder of the same name
-    if shipped.is_file() or path.exists():
-        return shipped if shipped.is_file() else path
+    shipped = os.path.join(weights_folder(), f"{path}.safetensors")  # found before a folder of the same name
+    if os.path.isfile(shipped):
+        return shipped
+    if os.path.exists(path):
+        return path
     raise FileAccessError(f"{path}: no such file, and no shipped model of that name; there are {_names()}")
 
 
-def weights_folder() -> Path:
+def weights_folder() -> str:
     """Where shipped weights lie: inside the installed package, or beside it in a checkout."""
-    package = Path(tinynet.__file__).parent
-    inside = package / "models" / "weights"
-    return inside if inside.is_dir() else package.parent / "models" / "weights"
+    package = os.path.dirname(os.path.abspath(tinynet.__file__))
+    inside = os.path.join(package, "models", "weights")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "models", "weights")
 
 
 def shipped_names() -> list[str]:
     """The names that `load` knows without a file."""
-    return sorted(path.stem for path in weights_folder().glob("*.safetensors"))
+    folder, ending = weights_folder(), ".safetensors"
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name.removesuffix(ending) for name in files if name.endswith(ending))
 
 
 def now() -> str:

@@ -17,7 +17,6 @@ from tinynet.cli.output import (
     infected_probability,
     interval_text,
     json_text,
-    kernels_for,
     load_classifier,
     note,
     printable,
@@ -73,8 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         cells = _all_cells(model, arguments.data, arguments.exclude)
     else:
         cells = _part(model, arguments.model, arguments.data, arguments.exclude, arguments.part)
-    with kernels_for(len(cells.labels)):
-        probabilities = infected_probability(model, cells.images)
+    probabilities = infected_probability(model, cells.images)
     figures: dict[str, Any] = {
         "model": arguments.model,
         "data": arguments.data,

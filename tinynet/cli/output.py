@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     Classifier = Sequential | Int8Model
 
 NOTICE = "Not a medical device; for research and teaching."
-
-FEW_IMAGES = 256  # for fewer, the NumPy kernels are done before Numba has compiled anything
 
 
 def note(command: str, text: str) -> None:
@@ -58,15 +54,6 @@ def load_classifier(name: str) -> Classifier:
 def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
     return model.predict(images)[:, -1]
-
-
-def kernels_for(count: int) -> contextlib.AbstractContextManager[Any]:
-    """The kernels for this many images: NumPy's for few, unless TINYNET_KERNELS asks for others."""
-    from tinynet import kernels
-
-    if count < FEW_IMAGES and not os.environ.get("TINYNET_KERNELS"):
-        return kernels.using("numpy")
-    return contextlib.nullcontext()
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, kernels_for, load_classifier, printable
+from tinynet.cli.output import NOTICE, json_text, load_classifier, printable
 
 if TYPE_CHECKING:
     from tinynet.runs.quantization import Quantized
@@ -60,17 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     if not isinstance(model, Sequential):
         raise ArgumentError(f"{arguments.model} is in int8 already: give the float model that it was made of")
     options = {name: getattr(arguments, name) for name in ("images", "calibration")}
-    with kernels_for(quantization.IMAGES if arguments.data else 1):
-        made = quantization.quantize(
-            model,
-            arguments.model,
-            arguments.to,
-            arguments.data,
-            arguments.exclude,
-            part=arguments.part,
-            progress=sys.stderr.isatty(),
-            **{name: value for name, value in options.items() if value is not None},
-        )
+    made = quantization.quantize(
+        model,
+        arguments.model,
+        arguments.to,
+        arguments.data,
+        arguments.exclude,
+        part=arguments.part,
+        progress=sys.stderr.isatty(),
+        **{name: value for name, value in options.items() if value is not None},
+    )
     made.model.save(arguments.out)
     facts = {
         "model": arguments.model,
