@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import kernels
+from tinynet import kernels, single
 from tinynet.arguments import as_array, names, number, whole_number
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.images import MAX_SIDE, Preprocessing
@@ -240,6 +240,8 @@ class Network:
 
         x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
            sizes, which are resized.  The temperature applies.  Safe to call from several threads.
+
+        A few images, with the Numba kernels, are computed one by one by tinynet.single.
         """
         if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
             if self.preprocessing is None:
@@ -248,6 +250,10 @@ class Network:
         x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self._ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
+        if len(x) <= single.FEW:
+            answer = single.predict(self, x)
+            if answer is not None:
+                return answer
         outputs = [
             _probabilities(self.logits(x[at : at + size]), ending, self.temperature)
             for at in range(0, len(x), size)
