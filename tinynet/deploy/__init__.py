@@ -1,4 +1,4 @@
-"""A trained model on its way out of the laptop."""
+"""A trained model leaves Python: the model as a flat list of plain operations, and what is made of it."""
 
 from tinynet.deploy.single_image import Single, single
 

@@ -15,7 +15,7 @@ from tinynet import kernels
 from tinynet.arguments import as_array
 from tinynet.errors import ArgumentError, MissingDependencyError, ShapeError
 from tinynet.network import Network
-from tinynet.single import BYTES, FLOATS, Program
+from tinynet.single import BYTES, FLOATS, NO_CODES, NO_VALUES, Program
 
 
 def single(model: Network) -> Single:
@@ -43,10 +43,14 @@ class Single:
             )
         if model.input_shape is None:
             raise ArgumentError(f"model {model.name!r} has no input shape yet: build it, or predict once")
+        from tinynet.kernels.numba.single import one_image
+
         self.name, self.class_names = model.name, model.class_names
         self.input_shape, self.output_shape = model.input_shape, model.output_shape
         self._preprocessing = model.preprocessing
         self._program = Program(model)
+        self._plan, self._numbers = self._program.plan, self._program.numbers
+        self._run = one_image.compiled()  # Numba's own dispatcher: a call less
         self(np.zeros(self.input_shape, FLOATS))
 
     def __repr__(self) -> str:
@@ -58,11 +62,17 @@ class Single:
         image  uint8 (h, w, 3), which is preprocessed, and resized where it has another size; or float32
                of the model's input shape, already scaled
         """
+        # Every line here takes a fiftieth of the time that the small classifier takes.
         plain = type(image) is np.ndarray and image.shape == self.input_shape and image.flags.carray
-        if not plain or (image.dtype != BYTES if self._preprocessing is not None else image.dtype != FLOATS):
+        codes, values = NO_CODES, NO_VALUES
+        if plain and image.dtype is BYTES and self._preprocessing is not None:
+            codes = image.ravel()
+        else:
             image = self._prepared(image)
+            codes, values = (image.ravel(), NO_VALUES) if image.dtype == BYTES else (NO_CODES, image.ravel())
         results = np.empty(self.output_shape, FLOATS)
-        self._program.into(image, 1, results)
+        flat = results if results.ndim == 1 else results.reshape(-1)
+        self._run(self._plan, self._numbers, self._program.scratch(), codes, values, 1, flat)
         return results
 
     def _prepared(self, image: np.ndarray) -> np.ndarray:

@@ -173,10 +173,10 @@ class _Writer:
         return Buffer(self.room(channels * plane) + top * row + left, plane, row)
 
     def keep(self, values: np.ndarray) -> int:
-        """The place of these numbers among the weights."""
-        place = self.number_place
-        self.numbers.append(np.ravel(values).astype(np.float32))
-        self.number_place += values.size
+        """The place of these numbers among the weights; they begin at a cache line."""
+        place, size = self.number_place, _up(values.size, 16)
+        self.numbers.append(np.pad(np.ravel(values), (0, size - values.size)).astype(np.float32))
+        self.number_place += size
         return place
 
     def table(self, values: Sequence[int] | np.ndarray) -> int:
@@ -252,6 +252,8 @@ class _Writer:
         rows = min(tile_rows, max(1, TILES // (16 * (channels + outputs) * across)))
         vectors = -(-rows * across // LANES)
         plane = (vectors + 2) * LANES
+        r, x = np.meshgrid(np.arange(rows), np.arange(0, across, LANES), indexing="ij")
+        tiles = np.stack([2 * r * source.row + 2 * x, r * across + x], axis=-1)  # read, stored
         # (3, 3, C, O) -> (4, 4, C, O), -> (16, O / 4, C, 4)
         grids = np.einsum("iu,uvco,jv->ijco", GRID, step.weight, GRID)
         grids = np.pad(grids, ((0, 0), (0, 0), (0, 0), (0, outputs - step.target[0])))
@@ -260,6 +262,7 @@ class _Writer:
             fields.KIND: fields.WINOGRAD, fields.WEIGHTS: self.keep(packed), fields.ROWS: rows,
             fields.TAPS: self.table(np.arange(channels) * plane),
             fields.POSITIONS: self.table(np.arange(vectors) * LANES),
+            fields.OPTION: self.table(tiles.ravel()),
             fields.WORK: self.room(16 * (channels * plane + fields.APART)),
             fields.PRODUCTS: self.room(16 * (outputs * plane + fields.APART)),
             fields.WORK_PLANE: plane,

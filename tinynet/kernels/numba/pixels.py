@@ -217,8 +217,11 @@ def larger(typing, a, b):
 
     def generate(context, builder, signature, arguments):
         a, b = arguments
-        chosen = builder.select(builder.fcmp_ordered(">", a, b), a, b)  # b where either is NaN
-        return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
+        words = ir.VectorType(_INDEX, LANES)
+        chosen = builder.select(builder.fcmp_ordered(">", a, b), a, b)
+        # All bits set are a NaN, and a comparison gives them at no cost.
+        nan = builder.sext(builder.fcmp_unordered("uno", a, b), words)
+        return builder.bitcast(builder.or_(builder.bitcast(chosen, words), nan), _VECTOR)
 
     return pixels(pixels, pixels), generate
 

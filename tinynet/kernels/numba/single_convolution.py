@@ -131,12 +131,23 @@ def _products(scratch, source, plan, positions, vectors, taps, count, numbers, w
 
 
 @inlined
-def finished(value, numbers, finish, output, padded):
-    """value + bias within limits, times scale, plus shift: bias, activation and batch-norm of one output."""
-    value = add(value, repeat(numbers, finish + 2 + output))
-    value = limited(value, repeat(numbers, finish), repeat(numbers, finish + 1))
-    scale = repeat(numbers, finish + 2 + padded + output)
-    return multiply_add(value, scale, repeat(numbers, finish + 2 + 2 * padded + output))
+def _finish_of(numbers, finish, output, padded):
+    """Bias, limits, scale and shift of one output: what `_finished` wants."""
+    bias = finish + 2 + output
+    return (
+        repeat(numbers, bias),
+        repeat(numbers, finish),
+        repeat(numbers, finish + 1),
+        repeat(numbers, bias + padded),
+        repeat(numbers, bias + 2 * padded),
+    )
+
+
+@inlined
+def _finished(value, finish):
+    """value + bias within limits, times scale, plus shift: bias, activation and batch-norm."""
+    bias, low, high, scale, shift = finish
+    return multiply_add(limited(add(value, bias), low, high), scale, shift)
 
 
 @inlined
@@ -148,18 +159,17 @@ def store_row_end(scratch, target, value, remaining):
 
 
 @inlined
-def _finish_rows(scratch, work, per_row, rows, width, target, target_row, numbers, finish, output, padded):
+def _finish_rows(scratch, work, per_row, rows, width, target, target_row, finish):
     """From sums, whole vectors a row, to `rows` rows of the activation."""
     for y in range(rows):
         for v in range(per_row):
-            value = load(scratch, work + (y * per_row + v) * LANES)
-            value = finished(value, numbers, finish, output, padded)
+            value = _finished(load(scratch, work + (y * per_row + v) * LANES), finish)
             at = target + y * target_row + v * LANES
             store_row_end(scratch, at, value, width - v * LANES)
 
 
 @inlined
-def _finish_pooled(scratch, work, per_row, rows, width, target, target_row, numbers, finish, output, padded):
+def _finish_pooled(scratch, work, per_row, rows, width, target, target_row, finish):
     """The same, keeping the largest of each 2x2 sums."""
     row, half = per_row * LANES, width // 2
     for y in range(rows // 2):
@@ -167,8 +177,7 @@ def _finish_pooled(scratch, work, per_row, rows, width, target, target_row, numb
             at = work + 2 * y * row + 2 * x
             left = larger(load(scratch, at), load(scratch, at + row))
             right = larger(load(scratch, at + LANES), load(scratch, at + row + LANES))
-            value = larger(even_lanes(left, right), odd_lanes(left, right))
-            value = finished(value, numbers, finish, output, padded)
+            value = _finished(larger(even_lanes(left, right), odd_lanes(left, right)), finish)
             store_row_end(scratch, target + y * target_row + x, value, half - x)
 
 
@@ -182,7 +191,7 @@ def convolution(plan, at, numbers, scratch):
     outputs, groups, pooled = plan[at + OUTPUTS], plan[at + OPTION], plan[at + POOLED]
     count, work, plane = plan[at + TAP_COUNT], plan[at + WORK], plan[at + WORK_PLANE]
     target_plane, target_row = plan[at + TARGET_PLANE], plan[at + TARGET_ROW]
-    finish, padded = plan[at + FINISH], -(-outputs // LANES) * LANES
+    padded = -(-outputs // LANES) * LANES
     per_row, each = -(-width // LANES), outputs // groups
     for y in range(0, height, plan[at + ROWS]):
         rows = min(plan[at + ROWS], height - y)
@@ -198,16 +207,14 @@ def convolution(plan, at, numbers, scratch):
                 for o in range(min(4, each - first)):
                     output = group * each + first + o
                     target = plan[at + TARGET] + output * target_plane
+                    finish = _finish_of(numbers, plan[at + FINISH], output, padded)
+                    sums = work + o * plane
                     if pooled:
-                        _finish_pooled(
-                            scratch, work + o * plane, per_row, rows, width,
-                            target + y // 2 * target_row, target_row, numbers, finish, output, padded,
-                        )  # fmt: skip
+                        target += y // 2 * target_row
+                        _finish_pooled(scratch, sums, per_row, rows, width, target, target_row, finish)
                     else:
-                        _finish_rows(
-                            scratch, work + o * plane, per_row, rows, width,
-                            target + y * target_row, target_row, numbers, finish, output, padded,
-                        )  # fmt: skip
+                        target += y * target_row
+                        _finish_rows(scratch, sums, per_row, rows, width, target, target_row, finish)
 
 
 # Winograd's method F(2x2, 3x3): Lavin and Gray, Fast algorithms for convolutional neural networks
@@ -280,21 +287,22 @@ def winograd(plan, at, numbers, scratch):
     channels, outputs, pooled = plan[at + CHANNELS], plan[at + OUTPUTS], plan[at + POOLED]
     transformed, products, plane = plan[at + WORK], plan[at + PRODUCTS], plan[at + WORK_PLANE]
     source_row, target_row = plan[at + SOURCE_ROW], plan[at + TARGET_ROW]
-    finish, padded = plan[at + FINISH], -(-outputs // LANES) * LANES
+    padded = -(-outputs // LANES) * LANES
     rounded = -(-outputs // OUTPUTS_OF_TILE) * OUTPUTS_OF_TILE
     # From one of a tile's 16 elements to the next; the distance keeps them apart in the cache.
     input_step, step = channels * plane + APART, rounded * plane + APART
     tile_rows, across = (height + 1) // 2, (width + 1) // 2
+    tiles, per_row = plan[at + OPTION], -(-across // LANES)
     for y in range(0, tile_rows, plan[at + ROWS]):
         rows = min(plan[at + ROWS], tile_rows - y)
         vectors = -(-rows * across // LANES)
         for c in range(channels):
-            for r in range(rows):
-                source = plan[at + SOURCE] + c * plan[at + SOURCE_PLANE] + 2 * (y + r) * source_row
-                # A row's last vector reaches into the next one's first, which is stored after it.
-                for x in range(0, across, LANES):
-                    place = transformed + c * plane + r * across + x
-                    _transform_inputs(scratch, source + 2 * x, source_row, place, input_step)
+            source = plan[at + SOURCE] + c * plan[at + SOURCE_PLANE] + 2 * y * source_row
+            place = transformed + c * plane
+            # Where vectors of tiles are read and stored.  A row's last one reaches into the next row's
+            # first, which is stored after it.
+            for i in range(tiles, tiles + 2 * rows * per_row, 2):
+                _transform_inputs(scratch, source + plan[i], source_row, place + plan[i + 1], input_step)
         for element in range(16):
             for o in range(0, outputs, 4):
                 _products(
@@ -305,23 +313,21 @@ def winograd(plan, at, numbers, scratch):
                 )  # fmt: skip
         for o in range(outputs):
             target = plan[at + TARGET] + o * plan[at + TARGET_PLANE]
+            finish = _finish_of(numbers, plan[at + FINISH], o, padded)
             for r in range(rows):
                 for x in range(0, across, LANES):
                     m = products + o * plane + r * across + x
                     y00, y01, y10, y11 = _transform_outputs(scratch, m, step)
                     if pooled:
                         value = larger(larger(y00, y01), larger(y10, y11))
-                        value = finished(value, numbers, finish, o, padded)
                         place = target + (y + r) * target_row + x
-                        store_row_end(scratch, place, value, across - x)
+                        store_row_end(scratch, place, _finished(value, finish), across - x)
                         continue
-                    y00 = finished(y00, numbers, finish, o, padded)
-                    y01 = finished(y01, numbers, finish, o, padded)
+                    y00, y01 = _finished(y00, finish), _finished(y01, finish)
                     place = target + 2 * (y + r) * target_row + 2 * x
                     _store_pairs(scratch, place, y00, y01, width - 2 * x)
                     if 2 * (y + r) + 1 < height:
-                        y10 = finished(y10, numbers, finish, o, padded)
-                        y11 = finished(y11, numbers, finish, o, padded)
+                        y10, y11 = _finished(y10, finish), _finished(y11, finish)
                         _store_pairs(scratch, place + target_row, y10, y11, width - 2 * x)
 
 

@@ -32,7 +32,7 @@ TAPS, TAP_COUNT, POSITIONS = 16, 17, 18  # plan: tables of offsets in scratch; P
 ROWS = 19  # rows (of tiles, for WINOGRAD) computed before they are finished, so that they stay in the cache
 WORK, PRODUCTS = 20, 21  # scratch: room for what is not finished yet
 WORK_PLANE = 22  # its step from one channel (or output) to the next
-OPTION = 23  # CONVOLUTION: groups; POOL: 1 for the mean; ELEMENTS: a FUNCTION; COPY: plan, its details
+OPTION = 23  # CONVOLUTION: groups; ELEMENTS: a function; WINOGRAD, POOL, COPY: plan, a table of theirs
 
 # Functions of ELEMENTS, applied before limits, scale and shift.
 IDENTITY, SIGMOID, TANH = range(3)
