@@ -30,7 +30,7 @@ MAX_NUMBERS = 2**25
 """How many float32 a plan may need for activations, 128 MB: larger ones work in batches."""
 
 SUMS = 2048  # float32 of unfinished sums that a convolution keeps: a quarter of a first-level cache
-TILES = 150000  # float32 of tiles and products that Winograd's method keeps: for a second-level cache
+TILES = 150000  # float32 of tiles and products that Winograd's method keeps: about a second-level cache
 NONE: Padding = ((0, 0), (0, 0))
 GRID = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G of Lavin and Gray
 
@@ -249,23 +249,23 @@ class _Writer:
     def winograd(self, step: Convolution, source: Buffer, height: int, width: int) -> dict[int, int]:
         channels, outputs = step.source[0], _up(step.target[0], 4)
         across, tile_rows = -(-width // 2), -(-height // 2)
+        # (3, 3, C, O) -> (4, 4, C, O)
+        grids = np.einsum("iu,uvco,jv->ijco", GRID, step.weight, GRID)
+        grids = np.pad(grids, ((0, 0), (0, 0), (0, 0), (0, outputs - step.target[0])))
         rows = min(tile_rows, max(1, TILES // (16 * (channels + outputs) * across)))
         vectors = -(-rows * across // LANES)
         plane = (vectors + 2) * LANES
         r, x = np.meshgrid(np.arange(rows), np.arange(0, across, LANES), indexing="ij")
         tiles = np.stack([2 * r * source.row + 2 * x, r * across + x], axis=-1)  # read, stored
-        # (3, 3, C, O) -> (4, 4, C, O), -> (16, O / 4, C, 4)
-        grids = np.einsum("iu,uvco,jv->ijco", GRID, step.weight, GRID)
-        grids = np.pad(grids, ((0, 0), (0, 0), (0, 0), (0, outputs - step.target[0])))
+        # -> (16, O / 4, C, 4)
         packed = grids.reshape(16, channels, outputs // 4, 4).transpose(0, 2, 1, 3)
         return {
             fields.KIND: fields.WINOGRAD, fields.WEIGHTS: self.keep(packed), fields.ROWS: rows,
             fields.TAPS: self.table(np.arange(channels) * plane),
             fields.POSITIONS: self.table(np.arange(vectors) * LANES),
-            fields.OPTION: self.table(tiles.ravel()),
+            fields.OPTION: self.table(tiles.ravel()), fields.WORK_PLANE: plane,
             fields.WORK: self.room(16 * (channels * plane + fields.APART)),
             fields.PRODUCTS: self.room(16 * (outputs * plane + fields.APART)),
-            fields.WORK_PLANE: plane,
         }  # fmt: skip
 
     def dense(self, step: Connection, source: Buffer, target: Buffer) -> None:

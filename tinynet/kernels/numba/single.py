@@ -2,7 +2,8 @@
 
 At twenty microseconds an image, calls from Python are most of the time where every layer is one.  Here the
 only call is `one_image`; what it does is data (single_plan.py says how it is laid out, tinynet/single.py
-writes it), so it is compiled once for all networks.  Convolutions are in single_convolution.py.
+writes it), so it is compiled once for all networks.  Convolutions are in single_convolution.py and
+single_winograd.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tinynet.kernels.numba.pixels import (
     three_channels,
     zero,
 )
-from tinynet.kernels.numba.single_convolution import convolution, store_row_end, winograd
+from tinynet.kernels.numba.single_convolution import convolution, store_row_end
 from tinynet.kernels.numba.single_plan import (
     CHANNELS,
     CONVOLUTION,
@@ -57,6 +58,7 @@ from tinynet.kernels.numba.single_plan import (
     WIDTH,
     WINOGRAD,
 )
+from tinynet.kernels.numba.single_winograd import winograd
 
 
 @kernel
