@@ -104,47 +104,67 @@ def calls(layer: Layer, images: int) -> dict[str, Measurement]:
 
 
 def inner_loops(layer: Layer, images: int) -> dict[str, Measurement]:
-    """The kernels alone, by pass: on one block, or for a dense layer (positions are blocks) on all."""
-    from tinynet.kernels.numba import convolution as c
+    """The kernels alone, by pass: on one padded block, or for a dense layer (positions are blocks) on all.
+
+    Forward is what the models run: a convolution is rectified and pooled 2x2 on the way out.
+    """
+    from tinynet.kernels.block import Block
+    from tinynet.kernels.numba import block_tables, convolution
+    from tinynet.kernels.numba import convolution_tables as t
+    from tinynet.kernels.numba.products import kept_numbers
 
     dense, window, size = layer.size == 1, layer.window, layer.size
     blocks = -(-images // 16) if dense else 1
     x, dy, weight, bias = arrays(layer, blocks)
     around = ((0, 0), (0, 0)) if dense else ((1, 1), (1, 1))
     padded_x, padded_dy = (np.pad(a, ((0, 0), (0, 0), *around, (0, 0))).ravel() for a in (x, dy))
-    y, dx, plane = np.empty(dy.size, x.dtype), np.empty(x.size, x.dtype), size * size * 16
-    forward = c.forward_tables(layer.inputs, size, size, window)
-    _, ((rows, columns, backward),) = c.backward_tables(layer.outputs, size, size, size, size, window)
-    weights, biases = c._pack(weight, bias, 1)
-    transposed = weight.transpose(0, 1, 3, 2)[np.ix_(rows, columns)]
-    weights_back, zeros = c._pack(transposed, np.zeros(layer.inputs, x.dtype), 1)
-    taps, positions = c._whole_tiles(forward.taps), size * size
-    if dense:
-        of_x, of_dy = (c._whole_tiles(np.arange(blocks) * n * 16) for n in (layer.inputs, layer.outputs))
-        forward, backward = c.Tables(forward.taps, of_x, of_dy), c.Tables(backward.taps, of_dy, of_x)
-        positions = blocks
-    gradient = np.zeros(-(-layer.outputs // 4) * 4 * taps.size, x.dtype)
+    side, plane = size + (0 if dense else 2), size * size * 16
+    none, zeros = np.empty(0, x.dtype), np.zeros(layer.inputs, x.dtype)
+    _, ((rows, columns, backward),) = t.backward_tables(layer.outputs, size, size, size, size, window)
+    forward = t.forward_tables(layer.inputs, size, size, window)
+    taps = t.whole_tiles(forward.taps)
+    gradient = np.zeros((1, layer.outputs * taps.size), x.dtype)
 
-    def weight_gradient() -> None:
-        c._correlate(
-            padded_x, 0, dy.reshape(-1), 0, plane, layer.outputs,
-            taps, forward.positions, forward.targets, positions, gradient,
+    def sums(source, weights, added, tables, positions, targets, channels, outputs, numbers, pool):
+        """A call of the kernel for `channels` -> `outputs`; `numbers` of an output channel."""
+        kept = np.empty(kept_numbers(tables.size, outputs), x.dtype)
+        y = np.empty(blocks * outputs * numbers, x.dtype)
+        code = np.empty(y.size if pool else 0, np.uint8)
+        return lambda: convolution.weighted_sums_of_blocks(
+            source, weights, added, tables[None], positions, targets[None], tables.size, 0, positions.size,
+            (channels, side, side), (0, 0, side, side), 1, outputs, numbers, 0, pool, pool, 0, 1, none, kept,
+            y, code,
         )  # fmt: skip
 
-    work = layer.operations(blocks * 16)
-    return {
-        "forward": Measurement(
-            lambda: c._accumulate(padded_x, 0, weights[0], biases[0], *forward, y, 0, plane, layer.outputs),
-            work,
+    if dense:
+        of_x, of_dy = (t.of_blocks(blocks, count) for count in (layer.inputs, layer.outputs))
+        tiled_x, tiled_dy = t.whole_tiles(of_x), t.whole_tiles(of_dy)
+        there = forward.taps, tiled_x, tiled_dy
+        back, products, numbers = (backward.taps, tiled_dy, tiled_x), (of_x, of_dy, blocks), plane
+    else:
+        block = Block(window, relu=True, pool=True)
+        fused = block_tables.tables_for(block, layer.inputs, layer.outputs, size, size)
+        there, numbers = (forward.taps, fused.positions, fused.targets[0]), plane // 4
+        back, products = tuple(backward[:3]), (forward.positions, forward.targets, size * size)
+    packed = weight.ravel()[t.forward_order(weight.shape, 1)]
+    transposed = weight.ravel()[t.backward_order(weight.shape, 1, rows, columns)]
+    flat_dy, edges = dy.ravel(), np.array([0, 1])
+
+    def weight_gradient() -> None:
+        convolution._weight_gradient(
+            padded_x, flat_dy, taps, *products, (layer.inputs, side, side), (0, 0, side, side), 1,
+            layer.outputs, plane, edges, 0, 1, 0, layer.outputs, none, gradient,
+        )  # fmt: skip
+
+    runs = {
+        "forward": sums(padded_x, packed, bias, *there, layer.inputs, layer.outputs, numbers, not dense),
+        "input gradient": sums(
+            padded_dy, transposed, zeros, *back, layer.outputs, layer.inputs, plane, False
         ),
-        "input gradient": Measurement(
-            lambda: c._accumulate(
-                padded_dy, 0, weights_back[0], zeros[0], *backward, dx, 0, plane, layer.inputs
-            ),
-            work,
-        ),
-        "weight gradient": Measurement(weight_gradient, work),
+        "weight gradient": weight_gradient,
     }
+    work = layer.operations(blocks * 16)
+    return {name: Measurement(run, work) for name, run in runs.items()}
 
 
 def arrays(layer: Layer, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

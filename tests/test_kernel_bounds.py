@@ -41,6 +41,7 @@ from tinynet.kernels import numba as fast
 from tinynet.kernels.numba import parallel
 from tinynet.kernels.numba.compile import Kernel, _registry
 from tinynet.kernels.numba.warmup import warmup
+from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.numpy.pooling import pixel_counts
 
 GUARDED = "TINYNET_TEST_GUARD_PAGES"  # set in the child process
@@ -153,6 +154,11 @@ class NaNForEmpty:
         return array
 
 
+def nan_scratch(kind, size, dtype):
+    """memory.scratch, which gives what an earlier kernel left."""
+    return np.full(size, np.nan, dtype)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
     """Numba does not know the NumPy that hands out NaN, so kernels are compiled before."""
@@ -168,6 +174,8 @@ def frames():
         for module in modules:
             if hasattr(module, "over_ranges"):
                 stack.enter_context(mock.patch.object(module, "over_ranges", ranges_one_after_another))
+            if hasattr(module, "scratch"):
+                stack.enter_context(mock.patch.object(module, "scratch", nan_scratch))
             if hasattr(module, "np"):
                 stack.enter_context(mock.patch.object(module, "np", NaNForEmpty()))
         stack.enter_context(mock.patch.object(Kernel, "__call__", call_in_frames))
@@ -248,7 +256,7 @@ def fused_blocks(draw):
     window = Window(window.size, (1, 1), window.dilation, window.padding)
     pool = draw(st.booleans())
     factor = (1, 1) if pool else draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    block = Block(window, factor, draw(st.booleans()), pool)
+    block = Block(window, factor, pool or draw(st.booleans()), pool)
     assume(block.fits(height, width))
     return block, height, width
 
@@ -264,6 +272,22 @@ def test_fused_block(geometry, channels, outputs, blocks, needs_input, dtype, se
     y, code = same_in_frames(fast.conv_block, x, weight, bias, block)
     dy = rng.standard_normal(y.shape).astype(dtype)
     same_in_frames(fast.conv_block_backward, dy, x, weight, y, code, block, needs_input)
+
+
+@settings(max_examples=8)
+@given(
+    st.sampled_from([19, MANY, MANY + 5]), st.sampled_from([7, MANY, MANY + 2]), st.booleans(), dtypes, seeds
+)
+def test_many_channels(channels, outputs, pool, dtype, seed):
+    """Where taps come in passes, and Winograd's method."""
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), relu=True, pool=pool)
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, 2, channels, 4, 6, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    y, code = same_in_frames(fast.conv_block, x, weight, weight[0, 0, 0], block)
+    same_in_frames(
+        fast.conv_block_backward, rng.standard_normal(y.shape).astype(dtype), x, weight, y, code, block, True
+    )
 
 
 @few
@@ -354,6 +378,8 @@ def every_operation(x, dy, images, codes):
     yield "conv2d", fast.conv2d(x, weight, some.astype(x.dtype), window, 1)
     yield "conv2d_input_gradient", fast.conv2d_input_gradient(dy, weight, window, 1, height, width)
     yield "conv2d_weight_gradient", fast.conv2d_weight_gradient(x, dy, window, 1)
+    many, square = np.ones((1, MANY, 2, 2, 16), x.dtype), np.ones((3, 3, MANY, MANY), x.dtype)
+    yield "conv_block", fast.conv_block(many, square, square[0, 0, 0], Block(window, relu=True))[0]
     for pool in (False, True):
         block = Block(window, relu=True, pool=pool)
         y, code = fast.conv_block(x, weight, some.astype(x.dtype), block)
@@ -396,7 +422,7 @@ def test_nothing_is_missing_here():
         model = tn.Sequential([tn.Conv2D(4, 3)], (4, 6, 3))
         for _ in range(2):  # the second time, to see that the weights are the same
             single.predict(model, codes)
-    assert names == set(fast.__all__) - {"NAME", "lanes_for"}
+    assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 
 

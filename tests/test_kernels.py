@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinynet import kernels
@@ -21,6 +21,9 @@ if kernels.numba_problem() is not None:
     pytest.skip("Numba is not installed: there is nothing to compare", allow_module_level=True)
 
 from tinynet.kernels import numba as fast
+from tinynet.kernels.numba import winograd
+from tinynet.kernels.numba.products import TAPS, row_tiles
+from tinynet.kernels.numba.tiles import ROWS
 
 TOLERANCE = {np.float32: {"rtol": 2e-4, "atol": 2e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-11}}
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -320,7 +323,7 @@ def conv_blocks(draw):
     factor = (1, 1) if pool else draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     extent = tuple((taps - 1) * spread + 1 for taps, spread in zip(size, dilation, strict=True))
     padding = tuple((draw(st.integers(0, side - 1)), draw(st.integers(0, side - 1))) for side in extent)
-    block = Block(Window(size, (1, 1), dilation, padding), factor, draw(st.booleans()), pool)
+    block = Block(Window(size, (1, 1), dilation, padding), factor, pool or draw(st.booleans()), pool)
     height, width = draw(st.integers(1, 7)), draw(st.integers(1, 7))
     enlarged = (height * factor[0], width * factor[1])
     assume(all(n + sum(p) >= e for n, p, e in zip(enlarged, padding, extent, strict=True)))
@@ -358,3 +361,81 @@ def test_nan_comes_through_a_fused_block(kernel_module, pool):
     y, _ = kernel_module.conv_block(x, np.ones((3, 3, 2, 2), np.float32), np.zeros(2, np.float32), block)
     assert np.isnan(y[..., 3]).sum() == 2 * (4 if pool else 9)
     assert not np.isnan(np.delete(y, 3, axis=-1)).any()
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 45), st.integers(1, 14), st.integers(1, 5), st.integers(1, 2), st.booleans(), dtypes)
+def test_many_taps_agree(channels, outputs, side, blocks, pool, dtype):
+    """Taps come in passes, with sums kept between them."""
+    assume(channels * 9 > TAPS or outputs * 9 > TAPS or channels == 1)
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), (1, 1), True, pool and side > 1)
+    rng = np.random.default_rng(channels * outputs + side)
+    x = random_lanes(rng, blocks, channels, side, side + 1, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    y, code = reference.conv_block(x, weight, bias, block)
+    agree(fast.conv_block(x, weight, bias, block)[0], y, dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    wanted = reference.conv_block_backward(dy, x, weight, y, code, block, True)
+    for got, want in zip(fast.conv_block_backward(dy, x, weight, y, code, block, True), wanted, strict=True):
+        agree(got, want, dtype)
+
+
+@given(st.integers(1, 300))
+def test_every_output_is_in_one_tile(outputs):
+    covered = [o + row for o, rows in row_tiles(outputs) for row in range(rows)]
+    assert covered == list(range(outputs))
+    assert max(rows for _, rows in row_tiles(outputs)) <= ROWS
+
+
+WIDE = st.integers(winograd.MANY, winograd.MANY + 9)
+
+
+@settings(max_examples=12)
+@given(
+    WIDE, WIDE, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.booleans(), dtypes
+)
+def test_winograd_agrees(channels, outputs, height, width, blocks, relu, pool, dtype):
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), (1, 1), relu or pool, pool)
+    assert winograd.suits(block, channels, outputs, 2 * height, 2 * width)
+    rng = np.random.default_rng(channels * outputs + height)
+    x = random_lanes(rng, blocks, channels, 2 * height, 2 * width, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    y, code = reference.conv_block(x, weight, bias, block)
+    agree(fast.conv_block(x, weight, bias, block)[0], y, dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    wanted = reference.conv_block_backward(dy, x, weight, y, code, block, True)
+    for got, want in zip(fast.conv_block_backward(dy, x, weight, y, code, block, True), wanted, strict=True):
+        agree(got, want, dtype)
+
+
+def test_winograd_is_left_where_it_does_not_hold():
+    same, many = Window((3, 3), padding=((1, 1), (1, 1))), winograd.MANY
+    assert winograd.suits(Block(same), many, many, 8, 8)
+    for block, channels, outputs, height, width in (
+        (Block(same), many - 1, many, 8, 8),
+        (Block(same), many, many - 1, 8, 8),
+        (Block(same), many, many, 7, 8),
+        (Block(same), many, many, 8, 9),
+        (Block(same, (2, 2)), many, many, 8, 8),
+        (Block(Window((3, 3))), many, many, 8, 8),
+        (Block(Window((3, 3), dilation=(2, 2), padding=((1, 1), (1, 1)))), many, many, 8, 8),
+        (Block(Window((5, 5), padding=((1, 1), (1, 1)))), many, many, 8, 8),
+    ):
+        assert not winograd.suits(block, channels, outputs, height, width)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_nan_comes_through_winograd(pool):
+    """It reaches every output whose window holds it, and at most those of the same 2x2 pieces."""
+    many = winograd.MANY
+    x = np.ones((1, many, 6, 6, 16), np.float32)
+    x[0, 5, 2, 2, 3] = np.nan
+    weight, bias = np.ones((3, 3, many, many), np.float32), np.zeros(many, np.float32)
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), relu=True, pool=pool)
+    wanted, found = (np.isnan(k.conv_block(x, weight, bias, block)[0]) for k in (reference, fast))
+    assert found[wanted].all()
+    pieces = wanted if pool else wanted.reshape(1, many, 3, 2, 3, 2, 16).any(axis=(3, 5))
+    allowed = pieces if pool else pieces.repeat(2, axis=2).repeat(2, axis=3)
+    assert wanted.any() and not found[~allowed].any()

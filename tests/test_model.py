@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinynet as tn
+from tinynet import kernels
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.losses import LOSSES, loss_from_config
 
@@ -184,8 +185,9 @@ def test_eight_threads_predict_what_one_does(kernel_set):
 
     def work(number: int) -> None:
         start.wait()
-        for _ in range(5):
-            found[number] = model.predict(batches[number], batch_size=32)
+        with kernels.using(kernel_set.NAME):  # a choice of kernels belongs to a thread
+            for _ in range(5):
+                found[number] = model.predict(batches[number], batch_size=32)
 
     alone = [model.predict(batch, batch_size=32) for batch in batches]
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]

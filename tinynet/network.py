@@ -254,11 +254,17 @@ class Network:
             answer = single.predict(self, x)
             if answer is not None:
                 return answer
-        outputs = [
-            _probabilities(self.logits(x[at : at + size]), ending, self.temperature)
-            for at in range(0, len(x), size)
-        ]
-        return np.concatenate(outputs)
+        chosen, outputs = kernels.active(), {}
+
+        def task(first: int, last: int) -> None:
+            with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread
+                outputs[first] = _probabilities(self.logits(x[first:last]), ending, self.temperature)
+
+        # Threads take whole batches through the whole model: they wait for each other once, not once a
+        # layer, and what one batch leaves in the cache is what its next layer reads.
+        ranges = _ranges(len(x), size, chosen.num_threads())
+        chosen.each_range(task, ranges)
+        return np.concatenate([outputs[first] for first, _ in ranges])
 
     def activations(self, x: Any) -> dict[str, np.ndarray]:
         """Every layer's result by name: ordinary arrays (n, h, w, c) or (n, f), "input" first."""
@@ -340,6 +346,13 @@ class Network:
         if self.optimizer is None or self.loss is None:
             raise ArgumentError(f"model {self.name!r} has no optimiser and loss yet: call compile() first")
         return self.optimizer, self.loss
+
+
+def _ranges(count: int, size: int, threads: int) -> list[tuple[int, int]]:
+    """0..count in ranges of `size` images, or so many fewer (a multiple of 16) that there is one a thread."""
+    share = -(-count // threads)
+    size = min(size, -(-share // 16) * 16)
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _probabilities(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:

@@ -1,20 +1,19 @@
-"""What a fused convolution block is, for both kernel sets: [upsample,] convolve [, rectify] [, max-pool]."""
+"""What a fused convolution block is, for both kernel sets: [upsample,] convolve [, rectify [, max-pool]]."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinynet.kernels.window import Window
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Upsampling by `factor`, a convolution of stride 1, and what follows it, done in one pass.
 
     window  of the convolution, on the upsampled image; its stride is 1
     factor  of nearest-neighbour upsampling before it, (1, 1) for none
     relu    whether the sum is rectified
-    pool    whether 2x2 max-pooling with stride 2 follows; then factor is (1, 1)
+    pool    whether 2x2 max-pooling with stride 2 follows that; then relu is true and factor (1, 1)
     """
 
     window: Window

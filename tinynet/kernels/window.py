@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A window of `size` taps that moves by `stride` over an image with `padding` around it.
 
     Tap i of the window at output position o reads input position o * stride + i * dilation - before

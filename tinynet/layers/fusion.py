@@ -1,4 +1,4 @@
-"""Which neighbouring layers are computed as one: [UpSample2D,] Conv2D [with ReLU] [, MaxPool2D 2x2].
+"""Which neighbouring layers are computed as one: [UpSample2D,] Conv2D [with ReLU [, MaxPool2D 2x2]].
 
 Only where nobody asked to see the results between them (`activations`, `gradients`).
 """
@@ -6,6 +6,7 @@ Only where nobody asked to see the results between them (`activations`, `gradien
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,20 +30,27 @@ def fused(layers: Sequence[Layer], x: Tensor, context: Context) -> tuple[Tensor,
     if not isinstance(convolution, Conv2D) or not _plain(convolution, context):
         return None
     after = layers[before + 1] if len(layers) > before + 1 else None
-    pool = not before and isinstance(after, MaxPool2D) and _halves(after)
+    relu = convolution.activation == "relu"
+    pool = relu and not before and isinstance(after, MaxPool2D) and _halves(after)
     factor = first.factor if isinstance(first, UpSample2D) else NONE
-    height, width = x.shape[1:3]
-    enlarged = (height * factor[0], width * factor[1])
-    window = make_window(
-        convolution.label, enlarged, convolution.kernel_size, NONE, convolution.padding, convolution.dilation
-    )
-    block = Block(window, factor, relu=convolution.activation == "relu", pool=pool)
-    if not block.fits(height, width):
+    block = _block(
+        convolution.label, x.shape[1:3], convolution.kernel_size, convolution.padding, convolution.dilation,
+        factor, relu, pool,
+    )  # fmt: skip
+    if block is None:
         return None
     weight, bias = convolution.parameters["weight"], convolution.parameters.get("bias")
     if bias is None:
         bias = Tensor(np.zeros(convolution.filters, weight.dtype))
     return conv_block(x, weight, bias, block), before + 1 + pool
+
+
+@lru_cache(maxsize=256)
+def _block(where, size, kernel_size, padding, dilation, factor, relu, pool) -> Block | None:
+    """The block for images of this size, or None where the kernels cannot do it; the same every step."""
+    enlarged = (size[0] * factor[0], size[1] * factor[1])
+    block = Block(make_window(where, enlarged, kernel_size, NONE, padding, dilation), factor, relu, pool)
+    return block if block.fits(*size) else None
 
 
 def _plain(layer: Conv2D, context: Context) -> bool:

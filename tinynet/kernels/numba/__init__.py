@@ -21,6 +21,7 @@ from tinynet.kernels.numba.normalization import (
     normalize_input_gradient,
     normalize_sums,
 )
+from tinynet.kernels.numba.parallel import each_range, num_threads
 from tinynet.kernels.numba.pooling import (
     average_pool,
     average_pool_backward,
@@ -43,12 +44,14 @@ __all__ = [
     "conv_block",
     "conv_block_backward",
     "dropout",
+    "each_range",
     "lanes_for",
     "max_pool",
     "max_pool_backward",
     "normalize",
     "normalize_input_gradient",
     "normalize_sums",
+    "num_threads",
     "pack",
     "pack_bytes",
     "relu",

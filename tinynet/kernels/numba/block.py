@@ -3,7 +3,7 @@
 Nothing between the steps is written to memory.  Forward keeps the pooled value and one byte that
 says where it came from; backward spreads the cotangent from these into a padded scratch image and
 runs both convolutions of backward on it while it is in cache.  The inner loops are those of
-convolution.py, on tables of taps and positions.
+products.py, on tables of taps and positions.
 
 Upsampling by f before the convolution costs nothing and saves much: output row f n + q reads input
 rows n + floor((q + u - p) / f) for kernel rows u and padding p.  Kernel rows that read the same
@@ -17,162 +17,128 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.block import Block
-from tinynet.kernels.numba.block_tables import Tables, mix_weights, pack_tiles, tables_for, unmix_weights
+from tinynet.kernels.numba import winograd
+from tinynet.kernels.numba.block_tables import Tables, mix_weights, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.padding import copy_padded
+from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
+from tinynet.kernels.numba.memory import empty, scratch
+from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_ranges
-from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, store, where_above, where_code, zero
-from tinynet.kernels.numba.tiles import (
-    tile_add_outer,
-    tile_add_weighted,
-    tile_lane_sums,
-    tile_pool_store,
-    tile_rectify,
-    tile_rows,
-    tile_store,
-    tile_zero,
+from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.simd import (
+    LANES,
+    add,
+    lane_sum,
+    load,
+    load_places,
+    offset,
+    pointer,
+    store,
+    where_above,
+    where_not_place,
+    where_place,
+    zero,
 )
-
-
-@kernel
-def _forward(
-    x, weights, bias, taps, positions, targets, shape, padding, count, outputs, plane, relu, pool, stretch,
-    first, last, scratch, y, code,
-):  # fmt: skip
-    """Blocks first..last: pad; for every phase and tile accumulate, and rectify or pool on the way out."""
-    channels, height, width = shape
-    phases = taps.shape[0]
-    tiled = (outputs + 3) // 4 * 4
-    for block in range(first, last):
-        source, start = x, block * channels * height * width * 16
-        if scratch.size > 0:
-            copy_padded(x, start, channels, height, width, padding, scratch)
-            source, start = scratch, 0
-        for phase in range(phases):
-            for begin in range(0, positions.size, stretch):  # so that what is read stays in cache
-                end = min(begin + stretch, positions.size)
-                for o in range(0, outputs, 4):
-                    rows = min(4, outputs - o)
-                    out = (block * outputs + o) * plane
-                    for p in range(begin, end, 4):
-                        columns = (positions[p], positions[p + 1], positions[p + 2], positions[p + 3])
-                        tile = tile_rows(bias, o, 4, 4)
-                        w = (phase * tiled + o) * count
-                        for t in range(count):
-                            tile = tile_add_weighted(
-                                tile, weights, w, source, start + taps[phase, t], columns
-                            )
-                            w += 4
-                        if pool:  # the four positions of a tile are one window
-                            tile_pool_store(tile, y, code, out + targets[phase, p], plane, rows, relu)
-                            continue
-                        if relu:
-                            tile = tile_rectify(tile)
-                        stored = (
-                            targets[phase, p], targets[phase, p + 1],
-                            targets[phase, p + 2], targets[phase, p + 3],
-                        )  # fmt: skip
-                        tile_store(tile, y, out, plane, stored, rows)
+from tinynet.kernels.numba.winograd import winograd_sums
 
 
 @inlined
-def _spread(dy, y, code, block, outputs, size, image, relu, pool, scratch, db):
-    """The gradient of the convolution's result into a zeroed image with room around it; its sums into db."""
+def _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db):
+    """The gradient of the convolution's result into the middle of an image of zeros; its sums into db."""
     height, width = size
     top, left, image_height, image_width = image
-    nothing = zero(dy)
-    for at in range(0, outputs * image_height * image_width * 16, 16):
-        store(scratch, at, nothing)
     step = 2 if pool else 1
     for o in range(outputs):
         total = zero(dy)
         for i in range(height):
-            for j in range(width):
-                source = (((block * outputs + o) * height + i) * width + j) * 16
-                target = ((o * image_height + i * step + top) * image_width + j * step + left) * 16
+            source = ((block * outputs + o) * height + i) * width * 16
+            target = ((o * image_height + i * step + top) * image_width + left) * 16
+            for _ in range(width):
                 cotangent = load(dy, source)
                 if pool:
-                    for place in range(4):
-                        share = where_code(code, source, place, cotangent)
-                        total = add(total, share)
-                        store(scratch, target + ((place >> 1) * image_width + (place & 1)) * 16, share)
-                    continue
-                if relu:
-                    cotangent = where_above(load(y, source), y.dtype.type(0), cotangent)
-                total = add(total, cotangent)
-                store(scratch, target, cotangent)
+                    # Four comparisons of bytes would each be widened to numbers; this widens them once.
+                    places = load_places(code, source, dy)
+                    below = target + image_width * 16
+                    store(spread, target, where_place(places, 0, cotangent))
+                    store(spread, target + 16, where_place(places, 1, cotangent))
+                    store(spread, below, where_place(places, 2, cotangent))
+                    store(spread, below + 16, where_place(places, 3, cotangent))
+                    total = add(total, where_not_place(places, 4, cotangent))
+                else:
+                    if relu:
+                        cotangent = where_above(load(y, source), y.dtype.type(0), cotangent)
+                    total = add(total, cotangent)
+                    store(spread, target, cotangent)
+                source += 16
+                target += step * 16
         db[o] += lane_sum(total)
 
 
-@inlined
-def _backward_blocks(
-    dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
-    outputs, size, image, relu, pool, needs_input, stretch, first, last, x_scratch, dy_scratch, nothing,
-    dw, db, dx,
+@kernel
+def _winograd_forward(
+    x, weights, bias, nothing, taps, square, corners, targets, shape, padding, outputs, plane, relu, pool,
+    first, last, padded, between, y, code,
 ):  # fmt: skip
-    """Blocks first..last: spread the cotangent, add to dw and db, write dx."""
+    """Blocks first..last by winograd.py: pad, sum, and rectify or pool on the way out."""
     channels, height, width = shape
-    phases, count = taps.shape
-    plane, image_plane = height * width * 16, image[2] * image[3] * 16
-    tiled = (outputs + 3) // 4 * 4
+    row, x_plane = padding[3] * 16, padding[2] * padding[3] * 16
+    fill(padded, 0, padded.size)
     for block in range(first, last):
-        _spread(dy, y, code, block, outputs, size, image, relu, pool, dy_scratch, db)
-        source, start = x, block * channels * plane
-        if x_scratch.size > 0:
-            copy_padded(x, start, channels, height, width, padding, x_scratch)
-            source, start = x_scratch, 0
-        # dw[phase, o, t] += sum over positions of dy[o] * x[tap t], summed over lanes
-        for phase in range(phases):
-            for o in range(0, outputs, 4):
-                last_output = outputs - 1
-                rows = (
-                    o * image_plane, min(o + 1, last_output) * image_plane,
-                    min(o + 2, last_output) * image_plane, min(o + 3, last_output) * image_plane,
-                )  # fmt: skip
-                for t in range(0, count, 4):
-                    columns = (
-                        start + taps[phase, t], start + taps[phase, t + 1],
-                        start + taps[phase, t + 2], start + taps[phase, t + 3],
-                    )  # fmt: skip
-                    tile = tile_zero(x, 4, 4)
-                    for p in range(sources.size):
-                        tile = tile_add_outer(
-                            tile, dy_scratch, dy_targets[phase, p], rows, source, sources[p], columns
-                        )
-                    tile_lane_sums(tile, dw, (phase * tiled + o) * count + t * 4)
-        # dx[c] = sum over the taps of the cotangent image, with transposed weights
-        if needs_input:
-            for begin in range(0, dx_positions.size, stretch):
-                end = min(begin + stretch, dx_positions.size)
-                for c in range(0, channels, 4):
-                    for p in range(begin, end, 4):
-                        columns = (
-                            dx_positions[p], dx_positions[p + 1], dx_positions[p + 2], dx_positions[p + 3],
-                        )  # fmt: skip
-                        tile = tile_rows(nothing, c, 4, 4)
-                        w = c * dx_taps.size
-                        for t in range(dx_taps.size):
-                            tile = tile_add_weighted(tile, weights, w, dy_scratch, dx_taps[t], columns)
-                            w += 4
-                        stored = (dx_targets[p], dx_targets[p + 1], dx_targets[p + 2], dx_targets[p + 3])
-                        here = (block * channels + c) * plane
-                        tile_store(tile, dx, here, plane, stored, min(4, channels - c))
+        copy_inside(
+            offset(x, block * channels * height * width * 16), channels, height, width, padding, padded
+        )
+        winograd_sums(
+            pointer(padded), row, x_plane, channels, pointer(weights), pointer(bias), pointer(nothing),
+            pointer(taps), pointer(square), pointer(corners), corners.size, pointer(targets), outputs,
+            offset(y, block * outputs * plane), plane, offset(code, block * outputs * plane), relu, pool,
+            pointer(between),
+        )  # fmt: skip
 
 
 @kernel
 def _backward(
     dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
-    outputs, size, image, relu, pool, needs_input, stretch, edges, first, last, x_scratch, dy_scratch,
-    nothing, dw, db, dx,
+    outputs, size, image, relu, pool, needs_input, winograd, taps_of_pieces, square, edges, first, last,
+    padded, spread, kept, nothing, dw, db, dx,
 ):  # fmt: skip
-    """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1]."""
+    """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1].
+
+    For every block: spread the cotangent, add to dw and db, write dx.
+    """
+    channels, height, width = shape
+    phases, count = taps.shape
+    plane, image_plane = height * width * 16, image[2] * image[3] * 16
+    fill(spread, 0, spread.size)  # what lies around and between what is spread stays zero
+    fill(padded, 0, padded.size)
     for group in range(first, last):
-        _backward_blocks(
-            dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape,
-            padding, outputs, size, image, relu, pool, needs_input, stretch, edges[group], edges[group + 1],
-            x_scratch, dy_scratch, nothing, dw[group], db[group], dx,
-        )  # fmt: skip
+        for block in range(edges[group], edges[group + 1]):
+            _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db[group])
+            source = offset(x, block * channels * plane)
+            if padded.size > 0:
+                copy_inside(source, channels, height, width, padding, padded)
+                source = pointer(padded)
+            for phase in range(phases):
+                outer_products(
+                    source, pointer(spread), image_plane, 0, outputs, offset(taps, phase * count), count,
+                    pointer(sources), offset(dy_targets, phase * sources.size), sources.size,
+                    offset(dw, (group * phases + phase) * outputs * count),
+                )  # fmt: skip
+            if not needs_input:
+                continue
+            # The same sums of the cotangent image, with transposed weights.
+            if winograd:
+                winograd_sums(
+                    pointer(spread), image[3] * 16, image_plane, outputs, pointer(weights), pointer(nothing),
+                    pointer(nothing), pointer(taps_of_pieces), pointer(square), pointer(dx_positions),
+                    dx_positions.size, pointer(dx_targets), channels, offset(dx, block * channels * plane),
+                    plane, pointer(code), False, False, pointer(kept),
+                )  # fmt: skip
+            else:
+                weighted_sums(
+                    pointer(spread), pointer(weights), pointer(nothing), pointer(dx_taps), dx_taps.size,
+                    pointer(dx_positions), pointer(dx_targets), 0, dx_positions.size, channels,
+                    offset(dx, block * channels * plane), plane, pointer(code), False, False, pointer(kept),
+                )  # fmt: skip
 
 
 # The same signatures as numpy/block.py.
@@ -186,20 +152,40 @@ def conv_block(
     outputs = weight.shape[3]
     tables = tables_for(block, channels, outputs, height, width)
     size = block.output_size(height, width)
+    plane = size[0] * size[1] * LANES
     y = empty((blocks, outputs, *size, LANES), x.dtype)
     code = empty(y.shape if block.pool else (0,), np.uint8)
-    packed, packed_bias = pack_tiles(mix_weights(weight, tables), bias)
-    flat, flat_y, flat_code = x.ravel(), y.reshape(-1), code.reshape(-1)
+    flat, flat_y, flat_code, bias = x.ravel(), y.reshape(-1), code.reshape(-1), np.ascontiguousarray(bias)
+    work = _work(tables, blocks, outputs)
+    if winograd.suits(block, channels, outputs, height, width):
+        w = winograd.tables_for(
+            channels, outputs, *block.convolved_size(height, width), block.pool, backward=False
+        )
+        packed, nothing = w.pack(weight), np.zeros(outputs, x.dtype)
+
+        def winograd_task(first: int, last: int) -> None:
+            padded = scratch("padded", tables.padded_size(channels), x.dtype)
+            between = scratch("winograd", winograd.room(channels, outputs), x.dtype)
+            _winograd_forward(
+                flat, packed, bias, nothing, w.taps, w.square, w.corners, w.targets,
+                (channels, height, width), tables.padding, outputs, plane, block.relu, block.pool, first,
+                last, padded, between, flat_y, flat_code,
+            )  # fmt: skip
+
+        over_ranges(winograd_task, blocks, work)
+        return y, code if block.pool else None
+    packed = mix_weights(weight, tables)[tables.forward_order]
 
     def task(first: int, last: int) -> None:
-        scratch = empty((tables.padded_size(channels),), x.dtype)
-        _forward(
-            flat, packed, packed_bias, tables.taps, tables.positions, tables.targets,
-            (channels, height, width), tables.padding, tables.tap_count, outputs, size[0] * size[1] * LANES,
-            block.relu, block.pool, tables.stretch, first, last, scratch, flat_y, flat_code,
+        padded = scratch("padded", tables.padded_size(channels), x.dtype)
+        kept = scratch("kept", kept_numbers(tables.tap_count, outputs), x.dtype)
+        weighted_sums_of_blocks(
+            flat, packed, bias, tables.taps, tables.positions, tables.targets, tables.tap_count,
+            0, tables.positions.size, (channels, height, width), tables.padding, 1, outputs, plane,
+            outputs * plane, block.relu, block.pool, first, last, padded, kept, flat_y, flat_code,
         )  # fmt: skip
 
-    over_ranges(task, blocks, _work(tables, blocks, outputs))
+    over_ranges(task, blocks, work)
     return y, code if block.pool else None
 
 
@@ -216,38 +202,41 @@ def conv_block_backward(
     blocks, channels, height, width, _ = x.shape
     outputs = weight.shape[3]
     tables = tables_for(block, channels, outputs, height, width)
-    mixed = mix_weights(weight, tables)  # (phases, taps_y, taps_x, C, O)
-    # The taps of the cotangent image are counted phase, tap, output: (C, phases * taps * O)
-    transposed = mixed.transpose(3, 0, 1, 2, 4).reshape(channels, 1, 1, -1).transpose(1, 2, 3, 0)[None]
-    packed, nothing = pack_tiles(transposed, np.zeros(channels, x.dtype))
+    by_winograd = needs_input and winograd.suits(block, channels, outputs, height, width)
+    if by_winograd:
+        w = winograd.tables_for(outputs, channels, height, width, pool=False, backward=True)
+        packed, room = w.pack(weight), winograd.room(outputs, channels)
+        back = w.taps, w.corners, w.targets
+        pieces = w.taps, w.square
+    else:
+        packed = mix_weights(weight, tables)[tables.backward_order] if needs_input else np.empty(0, x.dtype)
+        room = kept_numbers(tables.dx_taps.size, channels)
+        back = tables.dx_taps, tables.dx_positions, tables.dx_targets
+        pieces = tables.dx_taps, tables.dx_taps
     edges = group_edges(blocks)
     groups = len(edges) - 1
-    tiled = -(-outputs // 4) * 4
-    dw = np.zeros((groups, len(tables.taps) * tiled * tables.taps.shape[1]), x.dtype)
-    db = np.zeros((groups, outputs), x.dtype)
+    dw = np.zeros((groups, outputs * tables.taps.size), x.dtype)
+    db, nothing = np.zeros((groups, outputs), x.dtype), np.zeros(channels, x.dtype)
     dx = empty(x.shape if needs_input else (0,), x.dtype)
     flat_dy, flat, flat_y = dy.ravel(), x.ravel(), y.ravel()
     flat_code = np.empty(0, np.uint8) if code is None else code.ravel()
     flat_dx = dx.reshape(-1)
 
     def task(first: int, last: int) -> None:
-        x_scratch = empty((tables.padded_size(channels),), x.dtype)
-        dy_scratch = empty((outputs * tables.image[2] * tables.image[3] * LANES,), x.dtype)
+        padded = scratch("padded", tables.padded_size(channels), x.dtype)
+        spread = scratch("spread", outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
+        kept = scratch("winograd" if by_winograd else "kept", room, x.dtype)
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
-            tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,
-            outputs, block.output_size(height, width), tables.image, block.relu, block.pool, needs_input,
-            tables.stretch, edges, first, last, x_scratch, dy_scratch, nothing, dw, db, flat_dx,
+            *back, (channels, height, width), tables.padding, outputs, block.output_size(height, width),
+            tables.image, block.relu, block.pool, needs_input, by_winograd, *pieces, edges, first, last,
+            padded, spread, kept, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
     over_ranges(task, groups, 2 * _work(tables, blocks, outputs))
-    total = dw[0]
-    for partial in dw[1:]:  # in order, whatever the number of threads
-        total = total + partial
-    # (phases, O / 4, taps / 4, 4 outputs, 4 taps) -> (phases, O, taps)
-    tiles = total.reshape(len(tables.taps), tiled // 4, -1, 4, 4).transpose(0, 1, 3, 2, 4)
-    by_tap = tiles.reshape(len(tables.taps), tiled, -1)[:, :outputs, : tables.tap_count]
-    return dx if needs_input else None, unmix_weights(by_tap, weight.shape, tables), db.sum(axis=0)
+    total = np.add.reduce(dw, axis=0)  # in order, whatever the number of threads
+    gradient = unmix_weights(total[tables.gradient_order], weight.shape, tables)
+    return dx if needs_input else None, gradient, np.add.reduce(db, axis=0)
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tinynet.kernels.block import Block
+from tinynet.kernels.numba.convolution_tables import whole_tiles
+from tinynet.kernels.numba.products import tile_weights
 from tinynet.kernels.numba.simd import LANES
 
 
@@ -43,7 +45,9 @@ class Tables(NamedTuple):
     dx_taps: np.ndarray  # in (phase, row, column, output) order, on the cotangent image
     dx_positions: np.ndarray  # on the cotangent image
     dx_targets: np.ndarray  # in x
-    stretch: int  # positions that every output channel is computed for before going on: two rows
+    forward_order: np.ndarray  # of the mixed weights: phase, tile of outputs, tap, output
+    backward_order: np.ndarray  # of the same: tile of channels, dx_tap, channel
+    gradient_order: np.ndarray  # (phases, taps_y, taps_x, C, O): where in (phases, O, T) its gradient is
 
     def padded_size(self, channels: int) -> int:
         """Numbers in a padded block, 0 where there is no padding."""
@@ -100,6 +104,9 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
         for d in columns.taps[r]
     ]
     m, n = np.divmod(np.arange(height * width), width)
+    all_taps = np.ascontiguousarray(np.stack([whole_tiles(row) for row in taps]))
+    kernel_size = len(rows.taps[0]), len(columns.taps[0])
+    forward, backward, gradient = _orders(len(phases), *kernel_size, channels, outputs, all_taps.shape[1])
     return Tables(
         mixing=None
         if phases == [(0, 0)]
@@ -107,7 +114,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
         padding=(rows.before, columns.before, padded_height, padded_width),
         padded=(padded_height, padded_width) != (height, width),
         tap_count=taps.shape[1],
-        taps=np.ascontiguousarray(np.stack([whole_tiles(row) for row in taps])),
+        taps=all_taps,
         positions=whole_tiles((i * padded_width + j) * LANES),
         targets=np.stack([whole_tiles(row) for row in targets]),
         image=(top, left, image_height, image_width),
@@ -116,48 +123,43 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
         dx_taps=np.concatenate(dx_taps) * LANES,
         dx_positions=whole_tiles((m * factor_y * image_width + n * factor_x) * LANES),
         dx_targets=whole_tiles((m * width + n) * LANES),
-        stretch=-(-2 * max(width, columns.length) // 4) * 4,
+        forward_order=forward,
+        backward_order=backward,
+        gradient_order=gradient,
     )
 
 
 def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
-    """(kh, kw, C, O) -> (phases, taps_y, taps_x, C, O): what reads the same is added up."""
+    """(kh, kw, C, O) -> flat (phases, taps_y, taps_x, C, O): what reads the same is added up."""
     if tables.mixing is None:
-        return weight[None]
+        return weight.ravel()
     phases, taps_y, taps_x = tables.mixing.shape[:3]
     matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(weight.dtype)
-    mixed = matrix @ weight.reshape(matrix.shape[1], -1)
-    return mixed.reshape(phases, taps_y, taps_x, *weight.shape[2:])
+    return (matrix @ weight.reshape(matrix.shape[1], -1)).ravel()
 
 
-def unmix_weights(by_tap: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
-    """(phases, O, C * taps_y * taps_x) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
+def unmix_weights(gradient: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
+    """(phases, taps_y, taps_x, C, O) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
     if tables.mixing is None:
-        split = by_tap[0].reshape(shape[3], shape[2], shape[0], shape[1])
-        return np.ascontiguousarray(split.transpose(2, 3, 1, 0))
-    phases, taps_y, taps_x = tables.mixing.shape[:3]
-    # (phases, O, C, taps_y, taps_x) -> (phases, taps_y, taps_x, C, O)
-    split = by_tap.reshape(phases, shape[3], shape[2], taps_y, taps_x).transpose(0, 3, 4, 2, 1)
-    matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(by_tap.dtype)
-    return (matrix.T @ split.reshape(matrix.shape[0], -1)).reshape(shape)
+        return gradient.reshape(shape)
+    matrix = tables.mixing.reshape(gradient.shape[0] * gradient.shape[1] * gradient.shape[2], -1)
+    return (matrix.astype(gradient.dtype).T @ gradient.reshape(matrix.shape[0], -1)).reshape(shape)
 
 
-def pack_tiles(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(phases, kh, kw, C, O) -> flat (phases, O / 4, C * kh * kw, 4); the bias likewise padded."""
-    phases, outputs = weights.shape[0], weights.shape[4]
-    tiles = -(-outputs // 4)
-    # (phases, kh, kw, C, O) -> (phases, O, C, kh, kw) -> (phases, O, taps)
-    matrix = np.zeros((phases, tiles * 4, weights[0, ..., 0].size), weights.dtype)
-    matrix[:, :outputs] = weights.transpose(0, 4, 3, 1, 2).reshape(phases, outputs, -1)
-    packed = matrix.reshape(phases, tiles, 4, -1).transpose(0, 1, 3, 2)
-    padded_bias = np.zeros(tiles * 4, weights.dtype)
-    padded_bias[:outputs] = bias
-    return np.ascontiguousarray(packed).reshape(-1), padded_bias
-
-
-def whole_tiles(offsets: np.ndarray) -> np.ndarray:
-    """Repeat the last offset up to a multiple of 4: what is computed twice is stored twice, the same."""
-    return np.concatenate([offsets, np.repeat(offsets[-1:], -len(offsets) % 4)]).astype(np.int64)
+def _orders(
+    phases: int, kh: int, kw: int, channels: int, outputs: int, taps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices into flat mixed weights (phases, kh, kw, C, O) for forward and backward; see Tables."""
+    weights = np.arange(phases * kh * kw * channels * outputs).reshape(phases, kh, kw, channels, outputs)
+    tiles = tile_weights(channels * kh * kw, outputs)
+    # (phases, kh, kw, C, O) -> (phases, C * kh * kw * O)
+    forward = weights.transpose(0, 3, 1, 2, 4).reshape(phases, -1)[:, tiles].ravel()
+    # -> (phases * kh * kw * O, C)
+    backward = weights.transpose(0, 1, 2, 4, 3).ravel()[tile_weights(phases * kh * kw * outputs, channels)]
+    sums = np.arange(phases * outputs * taps).reshape(phases, outputs, taps)[:, :, : channels * kh * kw]
+    # (phases, O, C, kh, kw) -> (phases, kh, kw, C, O)
+    gradient = sums.reshape(phases, outputs, channels, kh, kw).transpose(0, 3, 4, 2, 1)
+    return forward, backward, np.ascontiguousarray(gradient)
 
 
 def _axis(block: Block, axis: int, length: int, size: int) -> Axis:

@@ -29,8 +29,8 @@ class Vector(types.Type):
         super().__init__(name=f"Vector({scalar})")
 
 
-def llvm_vector(scalar: types.Float) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType(), LANES)
+def llvm_vector(scalar: types.Float, lanes: int = LANES) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType(), lanes)
 
 
 @register_model(Vector)
@@ -47,21 +47,23 @@ def _alignment(scalar: types.Float) -> int:
 
 
 def element_pointer(context, builder, array_type, array, index):
+    if isinstance(array_type, types.CPointer):
+        return builder.gep(array, [index])
     if array_type.layout != "C":  # the flat index would be another number's
         raise TypingError(f"a kernel takes C-contiguous arrays (ravel() makes one), not {array_type}")
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
 
 
-def load_vector(context, builder, array_type, array, index):
+def load_vector(context, builder, array_type, array, index, lanes=LANES):
     pointer = element_pointer(context, builder, array_type, array, index)
-    pointer = builder.bitcast(pointer, llvm_vector(array_type.dtype).as_pointer())
+    pointer = builder.bitcast(pointer, llvm_vector(array_type.dtype, lanes).as_pointer())
     return builder.load(pointer, align=_alignment(array_type.dtype))
 
 
 def store_vector(context, builder, array_type, array, index, value):
     pointer = element_pointer(context, builder, array_type, array, index)
-    pointer = builder.bitcast(pointer, llvm_vector(array_type.dtype).as_pointer())
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
     builder.store(value, pointer, align=_alignment(array_type.dtype))
 
 
@@ -69,12 +71,14 @@ def splat_scalar(builder, vector_type: ir.VectorType, scalar):
     first = builder.insert_element(
         ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
     )
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    lanes = vector_type.count
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     return builder.shuffle_vector(first, ir.Constant(vector_type, ir.Undefined), everywhere)
 
 
 def _llvm_call(builder, name: str, result, arguments, fastmath=()):
-    suffix = f"v{LANES}f{32 if isinstance(arguments[-1].type.element, ir.FloatType) else 64}"
+    vector = arguments[-1].type
+    suffix = f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}")
     return builder.call(function, arguments, fastmath=fastmath)
@@ -88,6 +92,31 @@ def sum_lanes(builder, value):
     zero = ir.Constant(value.type.element, 0.0)
     # In pairs, not one after another: a fixed order either way, and 4 steps instead of 16.
     return _llvm_call(builder, "vector.reduce.fadd", value.type.element, [zero, value], ("reassoc",))
+
+
+@intrinsic
+def pointer(typing, array):
+    """Where a C-contiguous array's numbers begin: one machine word instead of seven to hand to a helper.
+
+    Indexing it neither wraps a negative index around nor checks bounds; each took instructions in the
+    innermost loops.
+    """
+
+    def generate(context, builder, signature, arguments):
+        nothing = context.get_constant(types.intp, 0)
+        return element_pointer(context, builder, signature.args[0], arguments[0], nothing)
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def offset(typing, array, index):
+    """The pointer to number `index` of a C-contiguous array, or of what a pointer points to."""
+
+    def generate(context, builder, signature, arguments):
+        return element_pointer(context, builder, signature.args[0], *arguments)
+
+    return types.CPointer(array.dtype)(array, types.intp), generate
 
 
 # Vectors.
@@ -303,17 +332,38 @@ def where_kept(typing, keys, index, offset, limit, x):
 
 
 @intrinsic
-def where_code(typing, code, index, place, x):
-    """x where the byte code[index + lane] equals `place`, else 0."""
+def load_places(typing, code, index, like):
+    """The 16 bytes at flat `index`, each as wide as a number of the array `like`: for where_place."""
 
     def generate(context, builder, signature, arguments):
-        code, index, place, x = arguments
         byte = ir.VectorType(ir.IntType(8), LANES)
-        pointer = element_pointer(context, builder, signature.args[0], code, index)
+        pointer = element_pointer(context, builder, signature.args[0], arguments[0], arguments[1])
         codes = builder.load(builder.bitcast(pointer, byte.as_pointer()), align=1)
-        same = builder.icmp_unsigned(
-            "==", codes, splat_scalar(builder, byte, builder.trunc(place, ir.IntType(8)))
-        )
+        vector = llvm_vector(like.dtype)
+        wide = builder.zext(codes, ir.VectorType(ir.IntType(like.dtype.bitwidth), LANES))
+        return builder.bitcast(wide, vector)  # a Vector holds them, though they are no floating-point numbers
+
+    return Vector(like.dtype)(code, types.intp, like), generate
+
+
+def _chosen_by_place(typing, places, place, x, equal: bool):
+    def generate(context, builder, signature, arguments):
+        places, _, x = arguments
+        wide = ir.VectorType(ir.IntType(signature.args[0].scalar.bitwidth), LANES)
+        wanted = ir.Constant(wide, [signature.args[1].literal_value] * LANES)
+        same = builder.icmp_unsigned("==" if equal else "!=", builder.bitcast(places, wide), wanted)
         return builder.select(same, x, ir.Constant(x.type, None))
 
-    return x(code, types.intp, types.intp, x), generate
+    return x(places, place, x), generate
+
+
+@intrinsic(prefer_literal=True)
+def where_place(typing, places, place, x):
+    """x where places == place (a literal integer), else 0."""
+    return _chosen_by_place(typing, places, place, x, equal=True)
+
+
+@intrinsic(prefer_literal=True)
+def where_not_place(typing, places, place, x):
+    """x where places != place (a literal integer), else 0."""
+    return _chosen_by_place(typing, places, place, x, equal=False)

@@ -14,6 +14,7 @@ from tinynet.kernels import numba as kernels
 from tinynet.kernels.block import Block
 from tinynet.kernels.numba.single import one_image, unchanged
 from tinynet.kernels.numba.single_plan import RECORD
+from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.window import Window
 
 
@@ -52,6 +53,7 @@ def _steps(dtype: np.dtype) -> list[partial]:
     padded = Window((3, 3), padding=((1, 1), (1, 1)))
     half, pooled = Window((2, 2), (2, 2)), np.zeros((1, 2, 1, 1, 16), dtype)
     block, code = Block(padded, relu=True, pool=True), np.zeros((1, 1, 1, 1, 16), np.uint8)
+    many, square = np.zeros((1, MANY, 2, 2, 16), dtype), np.zeros((3, 3, MANY, MANY), dtype)
     maximum, channel = np.zeros(code.shape, dtype), np.ones(2)
     keys = np.zeros((1, 16), np.uint32)
     images, codes = np.zeros((1, 2, 2, 2), dtype), np.zeros((1, 2, 2, 2), np.uint8)
@@ -62,6 +64,7 @@ def _steps(dtype: np.dtype) -> list[partial]:
         partial(k.conv2d_weight_gradient, x, y, padded, 1),
         partial(k.channel_sum, x),
         partial(k.conv_block, x, weight, bias, block),
+        partial(k.conv_block, many, square, square[0, 0, 0], block),  # by Winograd's method
         partial(k.conv_block_backward, maximum, x, weight, maximum, code, block, True),
         partial(k.relu, x),
         partial(k.relu_backward, x, x),

@@ -31,10 +31,8 @@ def conv_block(
         return (relu(y) if block.relu else y), None
     y, tap = max_pool(y, POOL)
     code = tap.astype(np.uint8)
-    if block.relu:
-        code[y <= 0] = 4
-        y = relu(y)
-    return y, code
+    code[y <= 0] = 4
+    return relu(y), code
 
 
 def conv_block_backward(
