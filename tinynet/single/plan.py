@@ -29,8 +29,8 @@ from tinynet.single.steps import (
 MAX_NUMBERS = 2**25
 """How many float32 a plan may need for activations, 128 MB: larger ones work in batches."""
 
-SUMS = 2048  # float32 of unfinished sums that a convolution keeps: a quarter of a first-level cache
-TILES = 150000  # float32 of tiles and products that Winograd's method keeps: about a second-level cache
+SUMS = 4096  # float32 of unfinished sums that a convolution keeps: half of a first-level cache
+TILES = 100_000  # float32 of tiles and products that Winograd's method keeps: for a second-level cache
 NONE: Padding = ((0, 0), (0, 0))
 GRID = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G of Lavin and Gray
 
