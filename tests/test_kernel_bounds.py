@@ -27,12 +27,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tinynet import kernels
+import tinynet as tn
+from tinynet import kernels, single
 from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 
 if kernels.numba_problem() is not None:
     pytest.skip("these are the Numba kernels' bounds", allow_module_level=True)
+
+from test_single import images_for, networks
 
 from tinynet.kernels import numba as fast
 from tinynet.kernels.numba import parallel
@@ -373,6 +376,15 @@ def test_optimizers(size, decay, nesterov, dtype, seed):
     assert same_in_frames(fast.all_finite, w)
 
 
+@few
+@given(networks(), seeds)
+def test_one_image(model, seed):
+    program = single.Program(model)
+    same_in_frames(program, images_for(model, 2, seed, of_bytes=False))
+    if model.preprocessing is not None:
+        same_in_frames(program, images_for(model, 2, seed, of_bytes=True))
+
+
 def every_operation(x, dy, images, codes):
     """(name, result) of the operations that take lanes or images, on the given arrays."""
     rng = np.random.default_rng(1)
@@ -434,6 +446,9 @@ def test_nothing_is_missing_here():
     called.clear()
     with frames():
         names = {name for name, _ in every_operation(x, x, codes.astype(np.float32), codes)}
+        model = tn.Sequential([tn.Conv2D(4, 3)], (4, 6, 3))
+        for _ in range(2):  # the second time, to see that the weights are the same
+            single.predict(model, codes)
     assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 

@@ -38,7 +38,7 @@ def load(model: str | PathLike) -> Sequential | Int8Model:
     another kind, too large to run, or does not reproduce its own self-test.
     """
     path = storage.locate(model)
-    if path.suffix.lower() == ".onnx":
+    if str(path).lower().endswith(".onnx"):
         raise ModelFileError(f"{path} is an ONNX file: tinynet convert, or tn.from_onnx, makes a model of it")
     arrays, description = files.load_model_file(path)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import kernels
+from tinynet import kernels, single
 from tinynet.arguments import as_array, names, number, whole_number
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.images import MAX_SIDE, Preprocessing
@@ -241,6 +241,8 @@ class Network:
 
         x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
            sizes, which are resized.  The temperature applies.  Safe to call from several threads.
+
+        A few images, with the Numba kernels, are computed one by one by tinynet.single.
         """
         if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
             if self.preprocessing is None:
@@ -250,6 +252,11 @@ class Network:
         if len(x) == 0:
             raise DataError("predict: there are no images")
         chosen, outputs = kernels.for_images(len(x), self.multiply_adds()), {}
+        if len(x) <= single.FEW:
+            with kernels.using(chosen.NAME):
+                at_once = single.predict(self, x)
+            if at_once is not None:
+                return at_once
 
         def task(first: int, last: int) -> None:
             with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread

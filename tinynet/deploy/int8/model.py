@@ -126,6 +126,11 @@ class Int8Model:
         ]
         return np.concatenate(outputs)
 
+    def multiply_adds(self) -> int:
+        """Of one image."""
+        program = self.program
+        return sum(step.multiply_accumulates(program.inputs(step)) for step in program.operations)
+
     def summary(self, print_fn: Any = print) -> str:
         """Print and return a table: output shapes, weights, multiply-adds, activation and file bytes."""
         text = table(self)

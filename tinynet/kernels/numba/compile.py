@@ -69,7 +69,8 @@ def kernel(function: Callable) -> Kernel:
 
 def inlined(function: Callable) -> Any:
     """Decorator: a helper that kernels of the same file call; it is compiled into them."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 class KernelCache:

@@ -12,6 +12,8 @@ import numpy as np
 from tinynet.errors import ArgumentError
 from tinynet.kernels import numba as kernels
 from tinynet.kernels.block import Block
+from tinynet.kernels.numba.single import one_image, unchanged
+from tinynet.kernels.numba.single_plan import RECORD
 from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.window import Window
 
@@ -26,6 +28,13 @@ def warmup(dtype: Any = np.float32, progress: Callable[[int, int, str], None] | 
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ArgumentError(f"warmup: wanted dtype float32 or float64, got {np.dtype(dtype)}")
     steps = _steps(np.dtype(dtype))
+    if np.dtype(dtype) == np.float32:
+        empty, numbers = np.zeros((0, 2), np.int64), np.zeros(1, np.float32)
+        plan, codes = np.zeros(RECORD, np.int64), np.zeros(1, np.uint8)  # no operation
+        steps += [
+            partial(one_image, plan, numbers, numbers, codes, numbers, 1, numbers),
+            partial(unchanged, empty, numbers[:0].view(np.int32)),
+        ]
     started = time.perf_counter()
     for done, step in enumerate(steps):
         if progress is not None:
