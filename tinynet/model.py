@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet import storage, summaries, training
+from tinynet import progress, storage, summaries, training
 from tinynet.layers import Context
 from tinynet.network import Network
 from tinynet.tensor import Tensor
@@ -30,7 +30,8 @@ class Sequential(Network):
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
-        return training.fit(self, x, y, **options)
+        with progress.compilation(shown=bool(options.get("verbose", 1))):
+            return training.fit(self, x, y, **options)
 
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
         """d(loss) / d(result) of every layer and / d(parameter), by name ("conv1", "conv1.weight").

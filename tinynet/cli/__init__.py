@@ -21,7 +21,7 @@ import tinynet
 from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "gradcheck", "info")
+COMMANDS = ("train", "evaluate", "predict", "summary", "gradcheck", "profile", "warmup", "info")
 
 _DESCRIPTION = """\
 Small convolutional networks that tell malaria-infected red blood cells from uninfected ones.

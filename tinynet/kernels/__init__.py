@@ -5,6 +5,7 @@ lane layout (blocks, channels, height, width, lanes).  Nothing is imported or co
 the first operation asks for `active()`.
 
 TINYNET_KERNELS = numpy | numba | auto (default: numba where it can be imported).
+threads.py: on how many threads (TINYNET_NUM_THREADS).
 README.md in this folder describes the layout and how a kernel is added.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinynet.errors import ArgumentError, MissingDependencyError
+from tinynet.kernels import threads
 
 NAMES = ("numpy", "numba")
 _chosen: Any = None
@@ -56,6 +59,13 @@ def using(name: str) -> Iterator[Any]:
         _of_thread.chosen = before
 
 
+def release_memory() -> None:
+    """Give back the memory that the Numba kernels keep for their next results, up to 256 MB."""
+    memory = sys.modules.get("tinynet.kernels.numba.memory")
+    if memory is not None:
+        memory.release()
+
+
 def numba_problem() -> str | None:
     """Why the Numba kernels cannot be used here, or None where they can."""
     problem = _numba_failure()
@@ -72,6 +82,7 @@ def _numba_failure() -> Exception | None:
         try:
             importlib.import_module("numba")  # first, so that its absence is told from its failure
             importlib.import_module("tinynet.kernels.numba")
+            threads.hand_over()
             _failure.append(None)
         except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
             _failure.append(problem.with_traceback(None))
