@@ -23,6 +23,7 @@ from tinynet.errors import TinynetError
 from tinynet.gradcheck import gradcheck
 from tinynet.images import Preprocessing
 from tinynet.kernels import use as set_kernels
+from tinynet.kernels.threads import num_threads, set_num_threads
 from tinynet.layers import (
     AveragePool2D,
     BatchNorm,

@@ -35,9 +35,10 @@ class Sequential(Network):
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
-        from tinynet import training  # here, so that predicting does not wait for it
+        from tinynet import progress, training  # here, so that predicting does not wait for them
 
-        return training.fit(self, x, y, **options)
+        with progress.compilation(shown=bool(options.get("verbose", 1))):
+            return training.fit(self, x, y, **options)
 
     def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
         """d(loss) / d(result) of every layer and / d(parameter), by name ("conv1", "conv1.weight").

@@ -146,6 +146,7 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None
+            progress.end_of_compilation()
             total += number * len(images)
             if loss.wants_logits:
                 right += loss.right(output.numpy(), target)

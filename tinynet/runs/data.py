@@ -28,6 +28,8 @@ class RunData:
 
     kept      False for the images that --exclude names; they are in no part, but are loaded, so that
               the test patients can be evaluated with and without them
+
+    Indices count images in the folder's order.  `of(indices)` gives their pictures, wherever they are.
     """
 
     images: np.ndarray
@@ -40,6 +42,26 @@ class RunData:
     test: np.ndarray
     source: str
     unreadable: int = 0
+    rows: np.ndarray | None = None  # where each image is in `images`; None: in its place
+
+    def gather(self) -> None:
+        """Lay the pictures of each part one after another, so that `of` a part takes no memory.
+
+        For a moment all pictures are there twice; afterwards no part is ever copied, which would keep
+        most of them twice all through training.
+        """
+        if self.rows is None:
+            parts = (self.training, self.validation, self.test)
+            rest = np.setdiff1d(np.arange(len(self.images)), np.concatenate(parts))
+            order = np.concatenate([*parts, rest])
+            self.images, self.rows = self.images[order], np.argsort(order)
+
+    def of(self, indices: np.ndarray) -> np.ndarray:
+        """The pictures at these indices, uint8 (n, size, size, 3): a view where they lie together."""
+        rows = indices if self.rows is None else self.rows[indices]
+        if len(rows) and np.all(np.diff(rows) == 1):
+            return self.images[rows[0] : rows[-1] + 1]
+        return self.images[rows]
 
     def digest(self) -> str:
         """Of names, labels and which are kept: a resumed run must find the same."""

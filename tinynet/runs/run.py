@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet import files, metrics, storage
+from tinynet import files, kernels, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.data.augment import Augmentation
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
@@ -54,6 +54,7 @@ def train(
     data = run_data.load(config, size, progress=bool(verbose))
     _check_parts(data)
     _prepare(folder, config, data, resume)
+    data.gather()
 
     augmentation = Augmentation() if config.augment else None
     model: Sequential | None = None
@@ -73,7 +74,7 @@ def train(
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
-        x, held = data.images[data.training], data.images[data.validation]
+        x, held = data.of(data.training), data.of(data.validation)
         with_labels = not stage.reconstructs
         history = model.fit(
             x,
@@ -86,6 +87,7 @@ def train(
             callbacks=callbacks,
             verbose=verbose,
         )
+        kernels.release_memory()  # the next stage's arrays have other sizes
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
@@ -97,6 +99,7 @@ def train(
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
+    kernels.release_memory()
     try:
         pictures.draw(
             folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
@@ -147,7 +150,7 @@ def measure_parts(model: Sequential | Int8Model, data: RunData, split: str, seed
     return {
         name: metrics.evaluate_probabilities(
             data.labels[part],
-            model.predict(data.images[part])[:, -1],
+            model.predict(data.of(part))[:, -1],
             model.threshold,
             data.patients[part] if split == "patient" else None,
             seed=seed,

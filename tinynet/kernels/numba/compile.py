@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,15 +56,20 @@ class Kernel:
         """Numba's dispatcher of this kernel, made at the first call."""
         with _lock:
             if self._compiled is None:
-                dispatcher = numba.njit(nogil=True, error_model="numpy")(self.function)
-                dispatcher._cache = KernelCache(self.function, _folder())
-                self._compiled = dispatcher
+                self._compiled = cached(self.function)
         return self._compiled
 
 
 def kernel(function: Callable) -> Kernel:
     """Decorator: a kernel, compiled lazily.  Kernels neither raise nor allocate nor draw random numbers."""
     return Kernel(function)
+
+
+def cached(function: Callable) -> Any:
+    """Numba's dispatcher of a function: it releases the interpreter lock and has our cache."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = KernelCache(function, cache_folder_in_use())
+    return dispatcher
 
 
 def inlined(function: Callable) -> Any:
@@ -81,6 +86,7 @@ class KernelCache:
 
     def __init__(self, function: Callable, folder: Path | None):
         self._inner = _numba_cache(function, folder)
+        self._name = function.__name__
         self._started = 0.0
         self.compiled = self.loaded = 0  # signatures
         self.seconds = 0.0
@@ -102,6 +108,9 @@ class KernelCache:
         if found is not None:
             self.loaded += 1
             self.seconds += time.perf_counter() - self._started
+        else:
+            for tell in tuple(_listeners):
+                tell(self._name)
         return found
 
     def save_overload(self, signature: Any, result: Any) -> None:
@@ -122,6 +131,19 @@ class KernelCache:
     def flush(self) -> None:
         """Forget what is in the files."""
         self._inner.flush()
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within the `with` block, call tell(name) whenever a kernel is about to be compiled, by any thread."""
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
 
 
 class CompileReport(NamedTuple):
@@ -199,7 +221,7 @@ def _digest() -> str:
 _chosen_folder: list[Path | None] = []  # empty until the first kernel is compiled
 
 
-def _folder() -> Path | None:
+def cache_folder_in_use() -> Path | None:
     """cache_folder(), looked for once a process."""
     if not _chosen_folder:
         _chosen_folder.append(cache_folder())
