@@ -59,12 +59,16 @@ def _count(text: str) -> int:
 
 def _model(name: str) -> Sequential:
     import tinynet
+    from tinynet.errors import ArgumentError
 
     if name == RECONSTRUCTION:
         from tinynet.models import autoencoder
 
         return autoencoder().compile(tinynet.RMSprop(1e-3), "mse")  # as recipes.py trains it
-    return tinynet.load(name)
+    model = tinynet.load(name)
+    if not isinstance(model, tinynet.Sequential):
+        raise ArgumentError(f"{name} is in int8, which is not trained: give the float model it was made of")
+    return model
 
 
 def _as_json(measured: Profile) -> dict[str, Any]:
