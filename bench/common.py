@@ -20,7 +20,17 @@ import numpy as np
 TURN = 0.1  # seconds a turn takes at least: shorter calls are repeated within it
 PEAK = "peak"
 OUTPUTS = 1e-5  # how far a peer's outputs and losses may be from tinynet's, relative to the norm
-LIBRARIES = ("tinynet-cnn", "numpy", "numba", "llvmlite", "torch", "onnxruntime", "onnx", "openvino")
+LIBRARIES = (
+    "tinynet-cnn",
+    "numpy",
+    "numba",
+    "llvmlite",
+    "torch",
+    "onnxruntime",
+    "onnx",
+    "openvino",
+    "ai-edge-litert",
+)
 
 
 @dataclass(frozen=True)
@@ -167,24 +177,10 @@ def peak(threads: int) -> Contestant | Absent:
     problem = kernels.numba_problem()
     if problem is not None:
         return Absent(PEAK, f"it is measured with Numba: {problem}")
-    from bench import peak as measured
-    from tinynet.kernels.numba.parallel import over_ranges
+    from tinynet.kernels.numba.peak import Peak
 
-    out = [measured.numbers() for _ in range(threads)]
-
-    def rate(chains: int) -> float:
-        kernel = measured.KERNELS[chains]
-        kernel(out[0], measured.STEPS)
-        fastest_call = min(_timed(lambda: kernel(out[0], measured.STEPS), 1) for _ in range(20))
-        return measured.operations(chains) / fastest_call
-
-    chains = max(measured.KERNELS, key=rate)
-    kernel = measured.KERNELS[chains]
-
-    def run() -> None:
-        over_ranges(lambda first, last: kernel(out[first], measured.STEPS), threads, 1e9)
-
-    return Contestant(PEAK, run, threads * measured.operations(chains))
+    measured = Peak(threads)
+    return Contestant(PEAK, measured.run, measured.billions)
 
 
 def versions() -> dict[str, str]:

@@ -437,6 +437,11 @@ for count in (1, 16, 21):
     k.normalize(x, *rng.random((4, 2)), count)
     k.squared_error(x, x, count)
     k.squared_error_gradient(x, x, 0.5, count)
+    for velocity in (None, x):
+        k.sgd(x, x, velocity, 0.1, 0.1, 0.9, True)
+        k.rmsprop(x, x, abs(x), velocity, 0.1, 0.1, 0.9, 1e-7, 0.9)
+    k.adamw(x, x, x, abs(x), 0.1, 0.1, 0.9, 0.999, 1e-8, 1)
+    k.all_finite(x)
     transforms = np.round(rng.normal(0, 1, (count, 2, 3)) * 65536).astype(np.int32)
     k.warp(rng.integers(0, 256, images.shape, dtype=np.uint8), transforms)
 """

@@ -23,6 +23,7 @@ from tinynet.errors import TinynetError
 from tinynet.gradcheck import gradcheck
 from tinynet.images import Preprocessing
 from tinynet.kernels import use as set_kernels
+from tinynet.kernels.threads import num_threads, set_num_threads
 from tinynet.layers import (
     AveragePool2D,
     BatchNorm,
@@ -46,6 +47,7 @@ from tinynet.layers import (
 from tinynet.loading import load
 from tinynet.losses import sparse_categorical_crossentropy
 from tinynet.model import Sequential
+from tinynet.onnx_import import from_onnx
 from tinynet.optim import SGD, AdamW, RMSprop
 from tinynet.schedules import (
     Cosine,

@@ -246,8 +246,8 @@ class _Resampling:
     def __init__(self, unit: np.ndarray, seed: int, resamples: int):
         self.unit, self.seed, self.resamples = unit, seed, resamples
         self.units = int(unit.max()) + 1 if unit.size else 0
-        # About a million numbers at a time.
-        self.step = max(1, 1_000_000 // max(1, unit.size))
+        # 200,000 numbers at a time, of which there are some six arrays: 10 MB.
+        self.step = max(1, 200_000 // max(1, unit.size))
 
     def _each(self, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """measure(times) for times (draws, units): how often each unit was drawn; results joined."""

@@ -23,12 +23,39 @@ def save(model: Network, path: Any) -> None:
     for name, array in _built(model).state().items():
         if not np.isfinite(array).all():
             raise NonFiniteError(f"{path}: not written, {name} holds NaN or infinity")
-    files.save_model_file(path, model.state(), describe(model))
+    files.save_model_file(path, stored(model), describe(model))
 
 
 def file_size(model: Network) -> int:
     """How many bytes `save` would write."""
-    return files.file_bytes(_built(model).state(), describe(model))
+    return files.file_bytes(stored(_built(model)), describe(model))
+
+
+def stored(model: Network) -> dict[str, np.ndarray]:
+    """The arrays as the file has them: the model's, or with its weights in float16 (see `stored_as`)."""
+    if stored_as(model) == "float32":
+        return model.state()
+    return {
+        name: array.astype(np.float16) if is_weight(array) else array for name, array in model.state().items()
+    }
+
+
+def stored_as(model: Network) -> str:
+    """ "float16" for a model in that format, unless it was trained since and float16 would change it."""
+    if model.number_format != "float16":
+        return "float32"
+    with np.errstate(over="ignore"):
+        exact = all(
+            np.array_equal(array, array.astype(np.float16))
+            for array in model.state().values()
+            if is_weight(array)
+        )
+    return "float16" if exact else "float32"
+
+
+def is_weight(array: np.ndarray) -> bool:
+    """Whether an array is one that float16 halves; biases and batch-norm's vectors are few, and stay."""
+    return array.ndim > 1
 
 
 def describe(model: Network) -> dict[str, Any]:
@@ -36,7 +63,9 @@ def describe(model: Network) -> dict[str, Any]:
     training = {}
     if model.optimizer is not None and model.loss is not None:
         training = {"optimizer": model.optimizer.config(), "loss": model.loss.config()}
+    number_format = stored_as(model)
     return {
+        **({} if number_format == "float32" else {"number_format": number_format}),
         "architecture": {
             "name": model.name,
             "input_shape": list(model.input_shape or ()),

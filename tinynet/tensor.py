@@ -12,6 +12,7 @@ machine learning: a survey", JMLR 18 (2018), section 3.2.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -64,6 +65,37 @@ def no_grad() -> Iterator[None]:
         _mode.enabled = before
 
 
+class Observer:
+    """Lets a thread's computations pass through it, one after another; here unchanged.  See profiling.py."""
+
+    def forward(self, function: Function, arrays: list[np.ndarray]) -> np.ndarray:
+        """Compute the function's result."""
+        return function.forward(*arrays)
+
+    def backward(self, function: Function, cotangent: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        """Compute the cotangents of the function's inputs."""
+        return function.backward(cotangent)
+
+    def layers(self, names: tuple[str, ...]) -> None:
+        """Layers of these names, computed as one, have just been done (see layers/blocks.py)."""
+
+
+def observer() -> Observer | None:
+    """Who observes this thread, if anyone does."""
+    return getattr(_mode, "observer", None)
+
+
+@contextmanager
+def observed_by(one: Observer) -> Iterator[None]:
+    """Within the `with` block, this thread's functions are computed by way of `one`."""
+    before = observer()
+    _mode.observer = one
+    try:
+        yield
+    finally:
+        _mode.observer = before
+
+
 class Tensor:
     """A float32 or float64 array (integers too, without gradient) with its place in a computation.
 
@@ -111,7 +143,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def dtype(self) -> np.dtype:
@@ -224,7 +256,9 @@ class Function:
         tensors = self.prepare(*inputs)
         recording = grad_enabled()
         self.needs = tuple(recording and tensor.requires_grad for tensor in tensors)
-        result = Tensor(np.asarray(self.forward(*[tensor.data for tensor in tensors])))
+        arrays, observing = [tensor.data for tensor in tensors], observer()
+        computed = self.forward(*arrays) if observing is None else observing.forward(self, arrays)
+        result = Tensor(np.asarray(computed))
         result.lanes = self.result_lanes(*[tensor.lanes for tensor in tensors])
         if any(self.needs):
             result.requires_grad = True
@@ -287,7 +321,7 @@ def topological_order(result: Tensor) -> list[Tensor]:
 
 
 def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> None:
-    cotangents = {id(result): cotangent}
+    cotangents, observing = {id(result): cotangent}, observer()
     for tensor in reversed(topological_order(result)):
         gradient = cotangents.pop(id(tensor), None)
         if gradient is None:
@@ -297,7 +331,10 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
             tensor.grad = np.array(gradient) if tensor.grad is None else np.asarray(tensor.grad + gradient)
         if tensor.creator is None:
             continue
-        contributions = tensor.creator.backward(gradient)
+        if observing is None:
+            contributions = tensor.creator.backward(gradient)
+        else:
+            contributions = observing.backward(tensor.creator, gradient)
         if trace is not None:
             _print_step(tensor, gradient, contributions, trace)
         for parent, contribution in zip(tensor.creator.inputs, contributions, strict=True):

@@ -21,7 +21,10 @@ import tinynet
 from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "gradcheck", "info")
+COMMANDS = (
+    "train", "evaluate", "predict", "quantize", "export", "convert", "summary", "gradcheck", "profile",
+    "warmup", "info",
+)  # fmt: skip
 
 _DESCRIPTION = """\
 Small convolutional networks that tell malaria-infected red blood cells from uninfected ones.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from tinynet.cli.output import infected_probability, percent
 from tinynet.errors import DataError, FileAccessError, ImageError, MissingDependencyError, NonFiniteError
 from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
-from tinynet.model import Sequential
+
+if TYPE_CHECKING:
+    from tinynet.cli.output import Classifier
 
 CLASS_NAMES = ("uninfected", "infected")
 AT_A_TIME = 256  # pictures
@@ -70,7 +72,7 @@ class Tally:
             self.first_refused = next((answer for answer in answers if answer.label is None), None)
 
 
-def class_names(model: Sequential) -> tuple[str, str]:
+def class_names(model: Classifier) -> tuple[str, str]:
     """What the model calls class 0 and class 1."""
     names = model.class_names or ()
     return (str(names[0]), str(names[1])) if len(names) == 2 else CLASS_NAMES
@@ -108,7 +110,7 @@ def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator
 
 
 def answer_all(
-    model: Sequential, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
+    model: Classifier, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
 ) -> Iterator[list[Answer]]:
     """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
 
@@ -141,7 +143,7 @@ def _in_threads(function: Callable[[str], Any]) -> Iterator[Callable[[Sequence[s
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
+def _prepare(model: Classifier, path: str, check: bool) -> np.ndarray | Answer:
     """The picture at the model's size, uint8 (h, w, 3), or why there is none."""
     assert model.preprocessing is not None
     try:
@@ -156,7 +158,7 @@ def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
         return Answer(path, reason="does not fit into memory", unreadable=True)
 
 
-def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
+def _answer(model: Classifier, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
     images = [picture for picture in prepared if isinstance(picture, np.ndarray)]
     probabilities = iter(infected_probability(model, np.stack(images)).tolist() if images else ())
     names, answers = class_names(model), []
@@ -171,7 +173,7 @@ def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Ans
     return answers
 
 
-def summary(tally: Tally, model: Sequential) -> list[str]:
+def summary(tally: Tally, model: Classifier) -> list[str]:
     """How many cells, how many infected, and how many of those may be mistakes: lines of text."""
     from tinynet.metrics import wilson_interval
 
@@ -192,7 +194,7 @@ def summary(tally: Tally, model: Sequential) -> list[str]:
     return lines
 
 
-def _false_positives(cells: int, model: Sequential, positive: str) -> list[str]:
+def _false_positives(cells: int, model: Classifier, positive: str) -> list[str]:
     """How many false positives to expect.  Where images of doubtful label were excluded from the test,
     its specificity flatters, so the one on all images is told beside it, or that it is not known."""
     measured, on_all = (_specificity(model.metrics, part) for part in ("test", "test_all_labels"))

@@ -6,6 +6,7 @@ the first operation asks for `active()`.
 
 TINYNET_KERNELS = numpy | numba | auto (default: numba where it can be imported, but for a prediction so
 small that NumPy's are done before Numba has started: `for_images`).
+threads.py: on how many threads (TINYNET_NUM_THREADS).
 README.md in this folder describes the layout and how a kernel is added.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinynet.errors import ArgumentError, MissingDependencyError
+from tinynet.kernels import threads
 
 NAMES = ("numpy", "numba")
 # Measured together, on two cores: importing Numba and loading compiled kernels from the cache, and what
@@ -81,6 +84,13 @@ def enough_images(multiply_adds: int) -> int:
     return math.ceil(NUMBA_SECONDS / (IMAGE_SECONDS + multiply_adds / MULTIPLY_ADDS_A_SECOND))
 
 
+def release_memory() -> None:
+    """Give back the memory that the Numba kernels keep for their next results, up to 256 MB."""
+    memory = sys.modules.get("tinynet.kernels.numba.memory")
+    if memory is not None:
+        memory.release()
+
+
 def numba_problem() -> str | None:
     """Why the Numba kernels cannot be used here, or None where they can."""
     problem = _numba_failure()
@@ -97,6 +107,7 @@ def _numba_failure() -> Exception | None:
         try:
             importlib.import_module("numba")  # first, so that its absence is told from its failure
             importlib.import_module("tinynet.kernels.numba")
+            threads.hand_over()
             _failure.append(None)
         except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
             _failure.append(problem.with_traceback(None))

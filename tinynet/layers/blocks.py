@@ -11,7 +11,7 @@ from tinynet import functions as F
 from tinynet.errors import ArgumentError, ModelFileError, ShapeError
 from tinynet.layers.base import Context, Layer, Shape, layer_from_json, layer_to_json, register
 from tinynet.layers.fusion import fused
-from tinynet.tensor import Tensor
+from tinynet.tensor import Tensor, observer
 
 
 @register
@@ -54,10 +54,12 @@ class Chain(Layer):
         return total
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        place = 0
+        place, observing = 0, observer()
         while place < len(self.layers):
             together = fused(self.layers[place:], x, context)
             x, count = together or (self.layers[place](x, context), 1)
+            if observing is not None:
+                observing.layers(tuple(layer.path for layer in self.layers[place : place + count]))
             place += count
         return x
 

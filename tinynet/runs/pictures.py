@@ -31,7 +31,7 @@ def draw(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise FileAccessError(f"{folder}: {problem.strerror or problem}") from None
-    x, y = data.images[data.training], data.labels[data.training]
+    x, y = data.of(data.training), data.labels[data.training]
     plots.save_labelled_cells(x, y, folder / "cells.png", CLASS_NAMES, count=8, seed=seed)
     if augmentation is not None:
         few = np.random.default_rng(seed).choice(len(x), size=min(4, len(x)), replace=False)
@@ -39,7 +39,7 @@ def draw(
         plots.save_augmented(x[few], np.stack(drawn, axis=1), folder / "augmented.png")
     for stage, history in histories.items():
         plots.save_curves(history, folder / f"curves-{stage}.png")
-    test = data.images[data.test]
+    test = data.of(data.test)
     if autoencoder is not None and autoencoder.preprocessing is not None:
         few = np.random.default_rng(seed).choice(len(test), size=min(8, len(test)), replace=False)
         originals = autoencoder.preprocessing.normalise(test[few])

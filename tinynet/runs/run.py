@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet import files, metrics, storage
+from tinynet import files, kernels, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.data.augment import Augmentation
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
@@ -19,6 +19,7 @@ from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.data import RunData
 
 if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
     from tinynet.models.recipes import Stage
 
 MODEL_FILE = "model.safetensors"
@@ -53,6 +54,7 @@ def train(
     data = run_data.load(config, size, progress=bool(verbose))
     _check_parts(data)
     _prepare(folder, config, data, resume)
+    data.gather()
 
     augmentation = Augmentation() if config.augment else None
     model: Sequential | None = None
@@ -72,7 +74,7 @@ def train(
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
-        x, held = data.images[data.training], data.images[data.validation]
+        x, held = data.of(data.training), data.of(data.validation)
         with_labels = not stage.reconstructs
         history = model.fit(
             x,
@@ -85,6 +87,7 @@ def train(
             callbacks=callbacks,
             verbose=verbose,
         )
+        kernels.release_memory()  # the next stage's arrays have other sizes
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
@@ -92,10 +95,11 @@ def train(
     assert model is not None
     result = measure(model, data, config)
     _warn_of_guessing(result["validation"])
-    model.provenance, model.metrics = _provenance(config, data, command), _for_the_file(result)
+    model.provenance, model.metrics = _provenance(config, data, command), for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
+    kernels.release_memory()
     try:
         pictures.draw(
             folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
@@ -123,14 +127,7 @@ def _warn_of_guessing(validation: dict[str, Any]) -> None:
 
 
 def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
-    """Metrics of the validation and test parts, at the model's threshold.
-
-    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
-    patients back: excluding suspicious labels flatters any model.
-    """
-    parts = {"validation": data.validation, "test": data.test}
-    if not data.kept.all() and config.split == "patient":
-        parts["test_all_labels"] = data.test_with_excluded()
+    """What the data was, and the metrics of its parts (`measure_parts`)."""
     result: dict[str, Any] = {
         "split": config.split,
         "images": {name: len(getattr(data, name)) for name in ("training", "validation", "test")},
@@ -138,13 +135,28 @@ def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, An
         "unreadable": data.unreadable,
         "parameters": sum(parameter.size for parameter in model.parameters().values()),
     }
-    for name, part in parts.items():
-        probabilities = model.predict(data.images[part])[:, 1]
-        patients = data.patients[part] if config.split == "patient" else None
-        result[name] = metrics.evaluate_probabilities(
-            data.labels[part], probabilities, model.threshold, patients, seed=config.seed
+    return result | measure_parts(model, data, config.split, config.seed)
+
+
+def measure_parts(model: Sequential | Int8Model, data: RunData, split: str, seed: int) -> dict[str, Any]:
+    """Metrics of the validation and test parts, at the model's threshold.
+
+    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
+    patients back: excluding suspicious labels flatters any model.
+    """
+    parts = {"validation": data.validation, "test": data.test}
+    if not data.kept.all() and split == "patient":
+        parts["test_all_labels"] = data.test_with_excluded()
+    return {
+        name: metrics.evaluate_probabilities(
+            data.labels[part],
+            model.predict(data.of(part))[:, -1],
+            model.threshold,
+            data.patients[part] if split == "patient" else None,
+            seed=seed,
         )
-    return result
+        for name, part in parts.items()
+    }
 
 
 def _try(stages: list[Stage]) -> None:
@@ -208,7 +220,7 @@ def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any
     }
 
 
-def _for_the_file(result: dict[str, Any]) -> dict[str, Any]:
+def for_the_file(result: dict[str, Any]) -> dict[str, Any]:
     """The few figures a model file carries: of the test part, rounded, with intervals.
 
     Where images were excluded and it was measured, also of the test's patients with all their labels.

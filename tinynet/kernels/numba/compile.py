@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ import llvmlite
 import numba
 from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
+
+from tinynet.kernels.numba.tiles import WIDTH
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, and vectors of 16 lanes exist in compiled code only")
@@ -54,9 +56,7 @@ class Kernel:
         """Numba's dispatcher of this kernel, made at the first call."""
         with _lock:
             if self._compiled is None:
-                dispatcher = numba.njit(nogil=True, error_model="numpy")(self.function)
-                dispatcher._cache = KernelCache(self.function, _folder())
-                self._compiled = dispatcher
+                self._compiled = cached(self.function)
         return self._compiled
 
 
@@ -65,9 +65,17 @@ def kernel(function: Callable) -> Kernel:
     return Kernel(function)
 
 
+def cached(function: Callable) -> Any:
+    """Numba's dispatcher of a function: it releases the interpreter lock and has our cache."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = KernelCache(function, cache_folder_in_use())
+    return dispatcher
+
+
 def inlined(function: Callable) -> Any:
     """Decorator: a helper that kernels of the same file call; it is compiled into them."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 class KernelCache:
@@ -78,6 +86,7 @@ class KernelCache:
 
     def __init__(self, function: Callable, folder: Path | None):
         self._inner = _numba_cache(function, folder)
+        self._name = function.__name__
         self._started = 0.0
         self.compiled = self.loaded = 0  # signatures
         self.seconds = 0.0
@@ -99,6 +108,9 @@ class KernelCache:
         if found is not None:
             self.loaded += 1
             self.seconds += time.perf_counter() - self._started
+        else:
+            for tell in tuple(_listeners):
+                tell(self._name)
         return found
 
     def save_overload(self, signature: Any, result: Any) -> None:
@@ -119,6 +131,19 @@ class KernelCache:
     def flush(self) -> None:
         """Forget what is in the files."""
         self._inner.flush()
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within the `with` block, call tell(name) whenever a kernel is about to be compiled, by any thread."""
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
 
 
 class CompileReport(NamedTuple):
@@ -186,6 +211,7 @@ def _digest() -> str:
     for name, value in sorted(os.environ.items()):
         if name.startswith("NUMBA_") and name not in _NOT_CODE:
             digest.update(f"{name}={value}\n".encode())
+    digest.update(f"tiles of {WIDTH} lanes".encode())
     for source in _sources():
         digest.update(f"{source.name}\n".encode())
         digest.update(source.read_bytes())
@@ -195,7 +221,7 @@ def _digest() -> str:
 _chosen_folder: list[Path | None] = []  # empty until the first kernel is compiled
 
 
-def _folder() -> Path | None:
+def cache_folder_in_use() -> Path | None:
     """cache_folder(), looked for once a process."""
     if not _chosen_folder:
         _chosen_folder.append(cache_folder())

@@ -67,6 +67,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     return np.asarray(_Lender(loan, shape, dtype))
 
 
+def release() -> None:
+    """Give back to the system what lies on the shelf."""
+    global _kept
+    with _lock:
+        _shelf.clear()
+        _kept = 0
+
+
 def _aligned(size: int) -> np.ndarray:
     """Uninitialised bytes that begin at a cache line (NumPy's begin at 16 bytes past one)."""
     memory = np.empty(size + ALIGNMENT, np.uint8)
