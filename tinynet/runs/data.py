@@ -36,7 +36,7 @@ class RunData:
     test: np.ndarray
     source: str
     unreadable: int = 0
-    rows: np.ndarray | None = None  # where each image is in `images`; None: in its place
+    rows: np.ndarray | None = None  # where each image is in `images`, -1: forgotten; None: in its place
 
     def gather(self) -> None:
         """Lay the pictures of each part one after another, so that `of` a part takes no memory.
@@ -50,9 +50,16 @@ class RunData:
             order = np.concatenate([*parts, rest])
             self.images, self.rows = self.images[order], np.argsort(order)
 
+    def keep(self, indices: np.ndarray) -> None:
+        """Forget the pictures of all images but these."""
+        self.images, rows = self.of(indices).copy(), np.full(len(self.names), -1)
+        rows[indices] = np.arange(len(indices))
+        self.rows = rows
+
     def of(self, indices: np.ndarray) -> np.ndarray:
         """The pictures at these indices, uint8 (n, size, size, 3): a view where they lie together."""
         rows = indices if self.rows is None else self.rows[indices]
+        assert (rows >= 0).all(), "pictures were asked for that have been forgotten"
         if len(rows) and np.all(np.diff(rows) == 1):
             return self.images[rows[0] : rows[-1] + 1]
         return self.images[rows]

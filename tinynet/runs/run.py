@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinynet import files, kernels, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.data.augment import Augmentation
@@ -98,7 +100,9 @@ def train(
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
+    # matplotlib takes as much memory as most of the pictures, which nobody needs any more.
     kernels.release_memory()
+    data.keep(np.concatenate([pictures.examples(data, config.seed), data.test]))
     try:
         pictures.draw(
             folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
