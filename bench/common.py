@@ -20,7 +20,17 @@ import numpy as np
 TURN = 0.1  # seconds a turn takes at least: shorter calls are repeated within it
 PEAK = "peak"
 OUTPUTS = 1e-5  # how far a peer's outputs and losses may be from tinynet's, relative to the norm
-LIBRARIES = ("tinynet-cnn", "numpy", "numba", "llvmlite", "torch", "onnxruntime", "onnx", "openvino")
+LIBRARIES = (
+    "tinynet-cnn",
+    "numpy",
+    "numba",
+    "llvmlite",
+    "torch",
+    "onnxruntime",
+    "onnx",
+    "openvino",
+    "ai-edge-litert",
+)
 
 
 @dataclass(frozen=True)

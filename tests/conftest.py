@@ -17,6 +17,7 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+kernels.active()  # chosen once a process: before a test changes the environment
 AVAILABLE = ["numpy"] + ([] if kernels.numba_problem() else ["numba"])
 
 

@@ -143,3 +143,18 @@ def test_only_batches_of_bytes_are_taken():
         STILL(cells()[0], 0, 0, np.arange(16))
     with pytest.raises(ShapeError, match="n indices"):
         STILL(cells(), 0, 0, np.arange(3))
+
+
+def test_images_too_large_for_fixed_point_are_refused():
+    with pytest.raises(ShapeError, match=r"at most 8192 pixels a side, got \(1, 1, 8193, 1\)"):
+        STILL(np.zeros((1, 1, 8193, 1), np.uint8), 0, 0, np.arange(1))
+
+
+@pytest.mark.parametrize("size", [(8192, 8192), (1, 8192), (8192, 1)])
+def test_positions_of_the_largest_images_fit_into_fixed_point(size):
+    """A transform is linear: no position is further out than those of the corners."""
+    widest = Augmentation(scale=1.0, shift=1.0, shear=1.0)
+    matrix = widest.transforms(size, 0, 0, np.arange(2000)).astype(np.int64)
+    height, width = size
+    for corner in ((0, 0), (width, 0), (0, height), (width, height)):
+        assert np.abs(matrix[:, :, :2] @ corner + matrix[:, :, 2]).max() < 2**31

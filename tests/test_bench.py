@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinynet.models import autoencoder, classifier, small_cnn
 
-from bench import common, compare, memory, scaling, startup, works
+from bench import common, compare, memory, predict_startup, scaling, startup, works
 from bench.common import Absent, Contestant, Disagreement
 from bench.works import WORKS
 from tinynet import kernels
@@ -367,3 +369,52 @@ def test_wrong_usage_of_these_ends_too(command, words, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(words)
     assert ended.value.code == 2
+
+
+# Starting.
+
+
+def starts(seconds, megabytes, line="infected 0.9"):
+    return [predict_startup.Start(value, value + 1, megabytes, line) for value in seconds]
+
+
+def test_what_starting_takes_beyond_numpy_is_a_difference_within_rounds():
+    found = {
+        predict_startup.NUMPY: starts([0.2, 0.4, 0.3], 25),
+        predict_startup.TINYNET: starts([0.25, 0.47, 0.39], 31),
+    }
+    assert math.isclose(predict_startup.beyond_numpy(found, predict_startup.TINYNET).median, 0.07)
+    text = predict_startup.table(found, [Absent("a peer", "not installed")])
+    assert "0.07, reached" in text and "31, reached" in text and "a peer" in text
+    found[predict_startup.TINYNET] = starts([0.35, 0.57, 0.49], 41)
+    assert predict_startup.table(found, []).count("MISSED") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not tell the memory of a process")
+def test_a_start_is_measured_to_the_first_line_and_with_its_own_memory(tmp_path):
+    code = "import time; print('first', flush=True); time.sleep(0.3); print('second')"
+    program = predict_startup.Program("x", (sys.executable, "-c", code), (("A", "b"),))
+    start = predict_startup.start(program, dict(os.environ))
+    assert start.line == "first" and start.ended > start.answered + 0.3
+    assert 3 < start.megabytes < 60  # this process has more
+    fails = predict_startup.Program("x", (sys.executable, "-c", "import nothing_of_that_name"))
+    with pytest.raises(Disagreement, match="nothing_of_that_name"):
+        predict_startup.start(fails, dict(os.environ))
+
+
+def test_starts_that_answer_differently_are_refused():
+    predict_startup.check_answers(
+        {predict_startup.NUMPY: "2.4.6", "a": "infected 0.93", "b": "infected 0.95"}
+    )
+    for other in ("uninfected 0.1", "infected 0.8"):
+        with pytest.raises(Disagreement, match="differ"):
+            predict_startup.check_answers({"a": "infected 0.93", "b": other})
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not tell the memory of a process")
+def test_the_startup_comparison_runs(tmp_path, capsys):
+    pytest.importorskip("PIL.Image")
+    assert predict_startup.main(["--rounds", "1", "--json", str(tmp_path / "starts.json")]) == 0
+    assert "seconds beyond bare NumPy" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "starts.json").read_text())["starts"]
+    assert len(kept["tinynet predict"]) == 1 and kept["tinynet predict"][0]["line"].endswith("cell.png")

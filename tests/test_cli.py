@@ -36,6 +36,7 @@ NOTICE = "Not a medical device; for research and teaching."
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TINYNET_KERNELS", raising=False)  # few pictures: NumPy's, as for most users
+    monkeypatch.setattr(kernels, "_chosen", None)  # a command has a process of its own
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +377,7 @@ def test_many_pictures_are_answered_as_few_are_and_read_as_they_are_needed(cells
 
     read = Counter()
     monkeypatch.setattr(answers, "decode", lambda path: read.update([path]) or decode(path))
-    monkeypatch.setattr(answers, "FEW_IMAGES", 8)
+    monkeypatch.setattr(answers, "AT_A_TIME", 8)
     chunks = answers.answer_all(model, paths, check=True, warn=pytest.fail)
     first = next(chunks)
     assert sorted(read) == sorted(paths[:8])
@@ -391,6 +392,21 @@ def test_many_pictures_are_answered_as_few_are_and_read_as_they_are_needed(cells
     )
 
 
+def test_the_kernels_are_chosen_for_all_pictures_not_for_those_read_at_once(cells, model_file, monkeypatch):
+    asked = []
+    choose = kernels.for_images
+    monkeypatch.setattr(answers, "AT_A_TIME", 8)
+    monkeypatch.setattr(kernels, "for_images", lambda count, work: asked.append(count) or choose(count, work))
+    monkeypatch.setattr(kernels, "enough_images", lambda work: 10)
+    monkeypatch.setenv("TINYNET_KERNELS", "numpy")
+    first = next(answers.answer_all(tn.load(model_file), [str(cells)], check=False, warn=pytest.fail))
+    assert len(first) == 8 and asked[0] == 10  # there are 60: enough
+    asked.clear()
+    paths = [str(path) for path in sorted(cells.rglob("*.png"))[:3]]
+    next(answers.answer_all(tn.load(model_file), paths, check=False, warn=pytest.fail))
+    assert asked[0] == 3
+
+
 @pytest.fixture
 def interrupted(monkeypatch, cells):
     """Ctrl-C while the 21st picture is read; pictures are taken eight at a time."""
@@ -401,7 +417,7 @@ def interrupted(monkeypatch, cells):
             raise KeyboardInterrupt
         return decode(path)
 
-    monkeypatch.setattr(answers, "FEW_IMAGES", 8)
+    monkeypatch.setattr(answers, "AT_A_TIME", 8)
     monkeypatch.setattr(answers, "decode", read)
 
 

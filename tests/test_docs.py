@@ -10,12 +10,15 @@ import pytest
 from tinynet.data.synthetic import synthetic_cells
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/prediction.md", "docs/looking-inside.md"]
+PAGES = ["README.md", "docs/prediction.md", "docs/looking-inside.md", "docs/onnx.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     image = pytest.importorskip("PIL.Image")
+    if page == "docs/onnx.md":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     cells = synthetic_cells(48, size=32)
     image.fromarray(synthetic_cells(1, size=90).images[0]).save("cell.png")

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import struct
+import subprocess
 import sys
 from fractions import Fraction
 from math import floor
@@ -36,13 +37,19 @@ ALPHA = (COLUMNS * 5 % 256).astype(np.uint8)
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "WEBP"]
 
 
-@pytest.fixture(params=["pillow", "opencv"])
+@pytest.fixture(params=["alone", "pillow", "opencv"])
 def decoder(request, monkeypatch):
-    """Run a test once with each decoder."""
+    """Run a test once with each decoder; alone: PNG without a library, the rest with Pillow."""
     if request.param == "opencv":
         pytest.importorskip("cv2")
-    function = getattr(image_files, f"_decode_with_{request.param}")
-    monkeypatch.setattr(image_files, "_find_decoder", lambda: function)
+
+    def find(data, header, name):
+        if request.param == "alone" and header.format == "PNG":
+            return image_files._decode_alone
+        library = "pillow" if request.param == "alone" else request.param
+        return getattr(image_files, f"_decode_with_{library}")
+
+    monkeypatch.setattr(image_files, "_find_decoder", find)
     return request.param
 
 
@@ -224,7 +231,7 @@ def test_garbage_never_raises_anything_else(start, data, cut):
 
 
 def test_a_decompression_bomb_is_refused_from_its_header(decoder, monkeypatch):
-    def must_not_run():
+    def must_not_run(*about):
         raise AssertionError("the decoder was started")
 
     monkeypatch.setattr(image_files, "_find_decoder", must_not_run)
@@ -274,15 +281,52 @@ def test_no_permission(tmp_path):
         decode(path)
 
 
-def test_without_pillow_opencv_is_used_and_without_both_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    data = png16(np.zeros((2, 2), np.uint16), 0)
+def without(monkeypatch, *libraries):
+    """As if these libraries were not installed."""
+    for library in libraries:
+        monkeypatch.setitem(sys.modules, library, None)
+
+
+def test_without_pillow_opencv_is_used_and_without_both_the_sentence_says_what_to_install(monkeypatch):
+    data = encoded(COLOUR, "JPEG")
+    without(monkeypatch, "PIL", "PIL.Image")
     if importlib.util.find_spec("cv2"):
-        assert decode(data).shape == (2, 2, 3)
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingDependencyError, match=r"tinynet-cnn\[images\]"):
-        decode(data)
+        assert decode(data).shape == COLOUR.shape
+    without(monkeypatch, "cv2")
+    with pytest.raises(MissingDependencyError, match=r"cell\.jpg is a JPEG picture.*pip install pillow.*PNG"):
+        decode(data, name="cell.jpg")
+
+
+def test_without_both_png_is_read_however_many_there_are(monkeypatch):
+    data = encoded(COLOUR)
+    without(monkeypatch, "PIL", "PIL.Image", "cv2")
+    monkeypatch.setattr(image_files, "PIXELS_BEFORE_PILLOW", 0)
+    np.testing.assert_array_equal(decode(data), COLOUR)
+
+
+def test_the_first_few_png_are_read_without_waiting_for_pillow(tmp_path):
+    (tmp_path / "cell.png").write_bytes(encoded(COLOUR))
+    code = (
+        "import sys; from tinynet import image_files\n"
+        f"image_files.PIXELS_BEFORE_PILLOW = {2 * GREY.size}\n"
+        "for _ in range(3):\n"
+        "    pixels = image_files.decode('cell.png')\n"
+        "    print('PIL.Image' in sys.modules, pixels.tobytes().hex())"
+    )
+    root = os.path.dirname(os.path.dirname(image_files.__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = [line.split() for line in done.stdout.splitlines()]
+    assert imported == [[answer, COLOUR.tobytes().hex()] for answer in ("False", "False", "True")]
+
+
+def test_a_transparent_colour_is_laid_over_black():
+    picture = Image.fromarray(COLOUR)
+    pixels = decode(encoded(picture, transparency=tuple(COLOUR[5, 7].tolist())))
+    clear = (COLOUR[5, 7] == COLOUR).all(axis=2)
+    np.testing.assert_array_equal(pixels, np.where(clear[:, :, None], 0, COLOUR))
 
 
 # Resizing
@@ -466,6 +510,16 @@ def two_touching_cells():
     for left in (0, 80):
         picture[:, left : left + 100] = np.maximum(picture[:, left : left + 100], round_blob(100, 100, 0.42))
     return picture
+
+
+@given(
+    values=st.lists(st.integers(0, 255), min_size=1, max_size=50),
+    share=st.sampled_from([0, 0.3, 0.75, 0.95, 1]),
+)
+def test_the_quantiles_of_the_check_are_numpys(values, share):
+    for dtype in (np.uint8, np.float32):
+        array = np.array(values, dtype)
+        assert images._quantile(array, share) == pytest.approx(np.quantile(array, share), rel=1e-6)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import venv
 import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet import kernels
+from tinynet.data.synthetic import synthetic_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +36,7 @@ for module in (tinynet, tinynet.models):
 model = classifier()
 model.save("model.safetensors")
 assert tinynet.load("model.safetensors").class_names == ["uninfected", "infected"]
-assert place in storage.weights_folder().resolve().parents
+assert place in pathlib.Path(storage.weights_folder()).resolve().parents
 print(tinynet.__version__, *storage.shipped_names())
 """
 
@@ -75,6 +82,134 @@ def built(checkout: Path, folder: Path, hook: str) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site-packages")
     return folder / "site-packages"
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, tmp_path_factory) -> Path:
+    """The wheel as a file."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built(checkout, folder, "build_wheel")
+    return next(folder.glob("*.whl"))
+
+
+@dataclass
+class Installed:
+    """A virtual environment with NumPy and the wheel, and a folder with pictures in it."""
+
+    environment: Path
+    pictures: Path
+    cells: np.ndarray  # what cell0.png, cell1.png, ... show, uint8 (n, h, w, 3)
+
+    @property
+    def programs(self) -> Path:
+        return self.environment / ("Scripts" if sys.platform == "win32" else "bin")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess:
+        """One of the environment's programs, in the folder of pictures; it sees no other packages."""
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "TINYNET_"))}
+        return subprocess.run(
+            [str(self.programs / words[0]), *words[1:]],
+            cwd=self.pictures, env=variables, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Installed:
+    """The wheel installed by pip, without network, into an environment that has NumPy and nothing else."""
+    folder = tmp_path_factory.mktemp("numpy-only")
+    environment, pictures = folder / "environment", folder / "pictures"
+    venv.create(environment, symlinks=sys.platform != "win32")
+    libraries = Path(np.__file__).parent.parent
+    (site,) = [*environment.glob("lib/python*/site-packages"), *environment.glob("Lib/site-packages")]
+    for part in [libraries / "numpy", *libraries.glob("numpy.libs"), *libraries.glob("numpy-*")]:
+        if sys.platform == "win32":
+            shutil.copytree(part, site / part.name)
+        else:
+            (site / part.name).symlink_to(part)
+    made = Installed(environment, pictures, synthetic_cells(2, size=90).images)
+    python = str(made.programs / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", str(wheel)]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if "No module named pip" in done.stderr or "no such option" in done.stderr:
+        pytest.skip("pip 22.3 or newer, which installs the wheel, is not here")
+    assert done.returncode == 0, done.stderr
+    pictures.mkdir()
+    for number, cell in enumerate(made.cells):
+        (pictures / f"cell{number}.png").write_bytes(png(cell))
+    (pictures / "cell.jpg").write_bytes(JPEG)
+    return made
+
+
+def png(image: np.ndarray) -> bytes:
+    """uint8 (h, w, 3) as a PNG file."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = image.shape[:2]
+    lines = b"".join(b"\0" + row.tobytes() for row in image)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+# A frame of 8 x 8 pixels and an empty scan: whoever decodes it will object, but nobody does here.
+JPEG = bytes.fromhex("ffd8 ffc0000b080008000801011100 ffda0008010100003f00 00 ffd9")
+
+
+def test_the_wheel_is_below_a_megabyte_weights_included(wheel):
+    assert wheel.stat().st_size < 1_000_000
+
+
+def test_with_numpy_alone_predict_answers_as_it_does_here(installed):
+    code = (
+        "from importlib.metadata import distributions as d; print(*sorted(x.metadata['Name'] for x in d()))"
+    )
+    assert installed.run("python", "-c", code).stdout.split() == ["numpy", "tinynet-cnn"]
+    with kernels.using("numpy"):
+        wanted = tn.load("autoencoder").predict(list(installed.cells))[:, 1]
+    done = installed.run("tinynet", "predict", "autoencoder", "cell0.png", "cell1.png", "--json")
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert [(answer["path"], answer["error"]) for answer in answers] == [
+        ("cell0.png", None),
+        ("cell1.png", None),
+    ]
+    np.testing.assert_allclose([answer["probability"] for answer in answers], wanted, atol=1e-5)
+    assert {answer["label"] for answer in answers} <= {"infected", "uninfected"}
+    done = installed.run("python", "-m", "tinynet", "predict", "autoencoder", "cell0.png")
+    assert done.returncode == 0 and done.stderr == ""
+    line, notice = done.stdout.splitlines()
+    assert line.split() == [answers[0]["label"], f"{answers[0]['probability']:.4f}", "cell0.png"]
+    assert notice == "Not a medical device; for research and teaching."
+
+
+def test_with_numpy_alone_load_and_predict_work_in_python(installed):
+    code = """
+import tinynet as tn
+from tinynet.images import decode
+cells = [decode(f"cell{number}.png") for number in range(2)]
+print(*(cell.tobytes().hex() for cell in cells))
+print(*tn.load("small-cnn").predict(cells)[:, 1])
+"""
+    done = installed.run("python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    pixels, probabilities = done.stdout.splitlines()
+    assert pixels.split() == [cell.tobytes().hex() for cell in installed.cells]
+    with kernels.using("numpy"):
+        wanted = tn.load("small-cnn").predict(list(installed.cells))[:, 1]
+    np.testing.assert_allclose([float(word) for word in probabilities.split()], wanted, atol=1e-5)
+
+
+def test_with_numpy_alone_a_jpeg_gets_one_sentence_that_says_what_to_install(installed):
+    done = installed.run("tinynet", "predict", "autoencoder", "cell.jpg")
+    assert done.returncode == 1 and done.stderr == (
+        "tinynet predict: cell.jpg is a JPEG picture, and reading those needs Pillow (or OpenCV), which is "
+        'not installed: pip install pillow (or "tinynet-cnn[images]"); PNG is read without it\n'
+    )
+    # Among others it is an entry with an error, not a lost run.
+    done = installed.run("tinynet", "predict", "autoencoder", ".", "--json")
+    assert done.returncode == 0
+    assert [answer["error"] is None for answer in json.loads(done.stdout)] == [False, True, True]
 
 
 def test_models_are_found_from_a_checkout(checkout, tmp_path):

@@ -27,17 +27,21 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tinynet import kernels
+import tinynet as tn
+from tinynet import kernels, single
 from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 
 if kernels.numba_problem() is not None:
     pytest.skip("these are the Numba kernels' bounds", allow_module_level=True)
 
+from test_single import images_for, networks
+
 from tinynet.kernels import numba as fast
 from tinynet.kernels.numba import parallel
 from tinynet.kernels.numba.compile import Kernel, _registry
 from tinynet.kernels.numba.warmup import warmup
+from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.numpy.pooling import pixel_counts
 
 GUARDED = "TINYNET_TEST_GUARD_PAGES"  # set in the child process
@@ -100,13 +104,13 @@ called: set[Kernel] = set()  # in frames
 
 
 def call_in_frames(kernel: Kernel, *arguments):
-    """Kernel.__call__ on framed copies of the arrays, which are copied back."""
+    """Kernel.__call__ on framed copies of the arrays, which are copied back; what the kernel returned."""
     note_for_the_parent(kernel, arguments)
     called.add(kernel)
-    outcomes = []
+    outcomes, returned = [], []
     for frame in FRAMES:
         framed = [frame(a, i) if isinstance(a, np.ndarray) else a for i, a in enumerate(arguments)]
-        kernel.compiled()(*[a.array if isinstance(a, Framed) else a for a in framed])
+        returned.append(kernel.compiled()(*[a.array if isinstance(a, Framed) else a for a in framed]))
         for a in framed:
             if isinstance(a, Framed):
                 a.check(kernel.__name__)
@@ -116,6 +120,8 @@ def call_in_frames(kernel: Kernel, *arguments):
             argument[...] = outcomes[0][i].array
             for other in outcomes[1:]:
                 np.testing.assert_array_equal(other[i].array, argument)
+    assert len(set(returned)) == 1
+    return returned[0]
 
 
 def note_for_the_parent(kernel: Kernel, arguments) -> None:
@@ -270,6 +276,22 @@ def test_fused_block(geometry, channels, outputs, blocks, needs_input, dtype, se
     same_in_frames(fast.conv_block_backward, dy, x, weight, y, code, block, needs_input)
 
 
+@settings(max_examples=8)
+@given(
+    st.sampled_from([19, MANY, MANY + 5]), st.sampled_from([7, MANY, MANY + 2]), st.booleans(), dtypes, seeds
+)
+def test_many_channels(channels, outputs, pool, dtype, seed):
+    """Where taps come in passes, and Winograd's method."""
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), relu=True, pool=pool)
+    rng = np.random.default_rng(seed)
+    x = random_lanes(rng, 2, channels, 4, 6, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    y, code = same_in_frames(fast.conv_block, x, weight, weight[0, 0, 0], block)
+    same_in_frames(
+        fast.conv_block_backward, rng.standard_normal(y.shape).astype(dtype), x, weight, y, code, block, True
+    )
+
+
 @few
 @given(windows(), st.integers(1, 2), st.integers(1, 3), dtypes, seeds)
 def test_pooling(geometry, blocks, channels, dtype, seed):
@@ -327,12 +349,40 @@ def test_packing(count, channels, height, width, dtype, seed):
 
 
 @few
-@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), seeds)
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9) | st.just(17), st.integers(1, 6), seeds)
 def test_warping(count, height, width, channels, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
     matrices = np.eye(2, 3) + rng.normal(0, 0.7, (count, 2, 3)) * [1, 1, 6]
     same_in_frames(fast.warp, images, np.round(matrices * 65536).astype(np.int32))
+
+
+def in_place(update, *arguments):
+    """The arrays of an optimiser's update after it, which changes copies of them."""
+    copies = [a.copy(order="K") if isinstance(a, np.ndarray) else a for a in arguments]
+    update(*copies)
+    return tuple(a for a in copies if isinstance(a, np.ndarray))
+
+
+@few
+@given(st.integers(0, 70) | st.integers(0, 1500), st.sampled_from([0.0, 0.3]), st.booleans(), dtypes, seeds)
+def test_optimizers(size, decay, nesterov, dtype, seed):
+    w, g, v, s = (np.random.default_rng(seed).random((4, size)) + 0.1).astype(dtype)
+    same_in_frames(in_place, fast.sgd, w, g, None, 0.1, decay, 0.0, False)
+    same_in_frames(in_place, fast.sgd, w, g, v, 0.1, decay, 0.9, nesterov)
+    same_in_frames(in_place, fast.rmsprop, w, g, s, None, 0.1, decay, 0.9, 1e-7, 0.0)
+    same_in_frames(in_place, fast.rmsprop, w, g, s, v, 0.1, decay, 0.9, 1e-7, 0.9)
+    same_in_frames(in_place, fast.adamw, w, g, v, s, 0.1, decay, 0.9, 0.999, 1e-8, 3)
+    assert same_in_frames(fast.all_finite, w)
+
+
+@few
+@given(networks(), seeds)
+def test_one_image(model, seed):
+    program = single.Program(model)
+    same_in_frames(program, images_for(model, 2, seed, of_bytes=False))
+    if model.preprocessing is not None:
+        same_in_frames(program, images_for(model, 2, seed, of_bytes=True))
 
 
 def every_operation(x, dy, images, codes):
@@ -349,6 +399,8 @@ def every_operation(x, dy, images, codes):
     yield "conv2d", fast.conv2d(x, weight, some.astype(x.dtype), window, 1)
     yield "conv2d_input_gradient", fast.conv2d_input_gradient(dy, weight, window, 1, height, width)
     yield "conv2d_weight_gradient", fast.conv2d_weight_gradient(x, dy, window, 1)
+    many, square = np.ones((1, MANY, 2, 2, 16), x.dtype), np.ones((3, 3, MANY, MANY), x.dtype)
+    yield "conv_block", fast.conv_block(many, square, square[0, 0, 0], Block(window, relu=True))[0]
     for pool in (False, True):
         block = Block(window, relu=True, pool=pool)
         y, code = fast.conv_block(x, weight, some.astype(x.dtype), block)
@@ -376,6 +428,12 @@ def every_operation(x, dy, images, codes):
     yield "dropout", fast.dropout(x, keys, 0.5)
     yield "squared_error", fast.squared_error(x, dy, count)
     yield "squared_error_gradient", fast.squared_error_gradient(x, dy, 0.5, count)
+    for velocity in (None, dy):
+        yield "sgd", np.stack(in_place(fast.sgd, x, dy, velocity, 0.1, 0.1, 0.9, True))
+        squares = in_place(fast.rmsprop, x, dy, x * x, velocity, 0.1, 0.1, 0.9, 1e-7, 0.9)
+        yield "rmsprop", np.stack(squares)
+    yield "adamw", np.stack(in_place(fast.adamw, x, dy, dy, x * x, 0.1, 0.1, 0.9, 0.999, 1e-8, 2))
+    yield "all_finite", fast.all_finite(x)
     yield "pack", fast.pack(images, 16)
     yield "unpack", fast.unpack(x, count)
     yield "pack_bytes", fast.pack_bytes(codes, some, some, 16)
@@ -388,7 +446,10 @@ def test_nothing_is_missing_here():
     called.clear()
     with frames():
         names = {name for name, _ in every_operation(x, x, codes.astype(np.float32), codes)}
-    assert names == set(fast.__all__) - {"NAME", "lanes_for"}
+        model = tn.Sequential([tn.Conv2D(4, 3)], (4, 6, 3))
+        for _ in range(2):  # the second time, to see that the weights are the same
+            single.predict(model, codes)
+    assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 
 

@@ -87,6 +87,68 @@ def test_import_is_light():
     assert run(code).stdout.strip() == "[]"
 
 
+# Few images: Numba is not waited for.
+
+PREDICT = """
+import sys, numpy as np, tinynet as tn
+from tinynet import kernels
+model = tn.Sequential([tn.Conv2D(8, 3, activation="relu"), tn.Flatten(), tn.Dense(2, "softmax")], (16, 16, 3))
+images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+kernels.NUMBA_SECONDS = kernels.IMAGE_SECONDS * 30  # enough_images is then 30 or a few fewer
+few = model.predict(images[:5])
+print("numba" in sys.modules)
+"""
+
+
+@needs_numba
+def test_a_few_images_are_predicted_without_importing_numba_and_many_with_it():
+    code = """
+many = model.predict(images)
+print("numba" in sys.modules)
+np.testing.assert_allclose(few, many[:5], rtol=1e-4, atol=1e-6)
+used = []
+kernels.active().lanes_for = lambda count: used.append(count) or 16
+model.predict(images[:5])
+print(bool(used))  # now that Numba's kernels are there, few images go through them too
+"""
+    assert run(PREDICT + code).stdout.split("\n")[:3] == ["False", "True", "True"]
+
+
+@needs_numba
+def test_training_and_explicit_choices_do_not_count_images():
+    trained = 'model.compile(loss="sparse_categorical_crossentropy")\n'
+    trained += 'model.fit(images[:4], np.zeros(4, int), verbose=0)\nprint("numba" in sys.modules)'
+    assert run(PREDICT + trained).stdout.split() == ["False", "True"]
+    assert run(PREDICT, TINYNET_KERNELS="numba").stdout.split() == ["True"]
+    many = "model.predict(images)\nprint('numba' in sys.modules)"
+    assert run(PREDICT + many, TINYNET_KERNELS="numpy").stdout.split() == ["False", "False"]
+    chosen = 'tn.set_kernels("numpy")\n' + many
+    assert run(PREDICT + chosen).stdout.split() == ["False", "False"]
+    again = 'tn.set_kernels("numpy")\ntn.set_kernels("auto")\n' + many
+    assert run(PREDICT + again).stdout.split() == ["False", "True"]
+
+
+@needs_numba
+@linux
+def test_few_images_in_two_threads_and_a_forked_child_give_one_answer():
+    code = """
+import os, threading
+answers = {}
+def work(name):
+    answers[name] = [model.predict(images[:5]).tobytes() for _ in range(20)]
+threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+assert set(answers["a"] + answers["b"]) == {few.tobytes()}
+child = os.fork()
+if child == 0:
+    same = model.predict(images[:5]).tobytes() == few.tobytes()
+    many = model.predict(images)  # the child may start Numba though its parent has not
+    os._exit(0 if same and np.allclose(many[:5], few, atol=1e-5) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "numba" in sys.modules)
+"""
+    assert run(PREDICT + code, "-W", "ignore").stdout.split() == ["False", "0", "False"]
+
+
 # Without Numba.
 
 ACTIVE = "from tinynet import kernels; print(kernels.active().NAME)"
@@ -375,6 +437,11 @@ for count in (1, 16, 21):
     k.normalize(x, *rng.random((4, 2)), count)
     k.squared_error(x, x, count)
     k.squared_error_gradient(x, x, 0.5, count)
+    for velocity in (None, x):
+        k.sgd(x, x, velocity, 0.1, 0.1, 0.9, True)
+        k.rmsprop(x, x, abs(x), velocity, 0.1, 0.1, 0.9, 1e-7, 0.9)
+    k.adamw(x, x, x, abs(x), 0.1, 0.1, 0.9, 0.999, 1e-8, 1)
+    k.all_finite(x)
     transforms = np.round(rng.normal(0, 1, (count, 2, 3)) * 65536).astype(np.int32)
     k.warp(rng.integers(0, 256, images.shape, dtype=np.uint8), transforms)
 """

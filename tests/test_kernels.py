@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinynet import kernels
@@ -21,6 +21,9 @@ if kernels.numba_problem() is not None:
     pytest.skip("Numba is not installed: there is nothing to compare", allow_module_level=True)
 
 from tinynet.kernels import numba as fast
+from tinynet.kernels.numba import winograd
+from tinynet.kernels.numba.products import TAPS, row_tiles
+from tinynet.kernels.numba.tiles import ROWS
 
 TOLERANCE = {np.float32: {"rtol": 2e-4, "atol": 2e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-11}}
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -254,12 +257,26 @@ def test_packing_agrees_and_returns(count, channels, size, seed):
     assert not packed.reshape(-1, 16)[-1, count % 16 or 16 :].any()
 
 
-@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6))
-def test_warping_gives_the_same_bytes(count, height, width, seed):
+SIDES = st.integers(1, 12) | st.integers(13, 40)  # less and more than a vector of pixels
+
+
+@given(st.integers(1, 9), SIDES, SIDES, st.integers(1, 6), st.integers(0, 10**6))
+def test_warping_gives_the_same_bytes(count, height, width, channels, seed):
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
     matrices = np.eye(2, 3) + rng.normal(0, 0.5, (count, 2, 3)) * [1, 1, 3]
     transforms = np.round(matrices * 65536).astype(np.int32)
+    np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
+
+
+NUMBERS = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**18), 2**18)
+
+
+@given(st.lists(NUMBERS, min_size=6, max_size=6), SIDES, SIDES, st.integers(1, 4))
+def test_warping_from_anywhere_gives_the_same_bytes(transform, height, width, channels):
+    """Positions far outside, and those that wrap around as int32."""
+    images = np.full((1, height, width, channels), 255, np.uint8)
+    transforms = np.array(transform, np.int32).reshape(1, 2, 3)
     np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
 
 
@@ -267,6 +284,121 @@ def test_warping_by_nothing_changes_nothing():
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
     identity = np.broadcast_to(np.round(np.eye(2, 3) * 65536), (3, 2, 3)).astype(np.int32)
     np.testing.assert_array_equal(reference.warp(images, identity), images)
+
+
+@st.composite
+def updates(draw):
+    """(operation, names of the arrays it changes, numbers) of an optimiser, with and without decay."""
+    rate, decay = draw(st.floats(1e-6, 1)), draw(st.sampled_from([0.0, 1e-4, 0.3]))
+    share, momentum = draw(st.floats(0, 0.999)), draw(st.sampled_from([None, 0.5, 0.9]))
+    epsilon = draw(st.sampled_from([1e-12, 1e-7, 0.05]))
+    if draw(st.booleans()):
+        beta_2, count = draw(st.floats(0, 0.9999)), draw(st.integers(1, 1000))
+        return "adamw", ["mean", "mean_square"], (rate, decay, share, beta_2, epsilon, count)
+    slots = [] if momentum is None else ["velocity"]
+    if draw(st.booleans()):
+        return "rmsprop", ["mean_square", *slots], (rate, decay, share, epsilon, momentum or 0.0)
+    return "sgd", slots, (rate, decay, momentum or 0.0, draw(st.booleans()))
+
+
+def update(kernel_module, operation, data, gradient, slots, numbers):
+    """Call one operation of the optimisers, `slots` by name, None for the velocity that there is not."""
+    arrays = list(slots.values())
+    if operation != "adamw" and "velocity" not in slots:
+        arrays.append(None)
+    with np.errstate(all="ignore"):
+        getattr(kernel_module, operation)(data, gradient, *arrays, *numbers)
+
+
+def numbers_for_update(rng, shape, slots, dtype, exponent=0):
+    """Data, gradient and slots of that size; a mean square is not negative."""
+    data, gradient, *rest = (
+        np.asarray(rng.standard_normal(shape) * 10.0**exponent).astype(dtype) for _ in range(2 + len(slots))
+    )
+    named = dict(zip(slots, rest, strict=True))
+    if "mean_square" in named:
+        np.abs(named["mean_square"], out=named["mean_square"])
+    return data, gradient, named
+
+
+lengths = st.integers(0, 70) | st.integers(0, 3000)
+
+
+@given(
+    updates(), st.lists(lengths, min_size=1, max_size=1), st.integers(-25, 25), dtypes, st.integers(0, 10**6)
+)
+def test_updates_are_bitwise_the_same(chosen, shape, exponent, dtype, seed):
+    """Several, one after another, on numbers down to denormals and up to where squares overflow."""
+    operation, names, numbers = chosen
+    rng = np.random.default_rng(seed)
+    data, gradient, slots = numbers_for_update(rng, shape, names, dtype, exponent)
+    fast_data, fast_slots = data.copy(), {name: slot.copy() for name, slot in slots.items()}
+    for _ in range(3):
+        given_gradient = gradient.copy()
+        update(reference, operation, data, gradient, slots, numbers)
+        update(fast, operation, fast_data, gradient, fast_slots, numbers)
+        np.testing.assert_array_equal(gradient, given_gradient)
+        np.testing.assert_array_equal(fast_data, data)
+        for name, slot in slots.items():
+            np.testing.assert_array_equal(fast_slots[name], slot, err_msg=name)
+        gradient = np.roll(gradient, 1)
+
+
+ARRANGEMENTS = {
+    "transposed": lambda a: np.array(a, order="F"),
+    "with gaps": lambda a: np.stack([a, a], axis=-1)[..., 0],
+}
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@given(updates(), dtypes, st.lists(st.integers(1, 5), max_size=3), st.integers(0, 7), st.integers(0, 10**6))
+def test_updates_reach_arrays_in_any_memory_order(arrangement, chosen, dtype, shape, which, seed):
+    """Data, gradient or slots (a bit of `which` each), scalars too; the gradient may be read-only."""
+    arrange = ARRANGEMENTS[arrangement]
+    operation, names, numbers = chosen
+    data, gradient, slots = numbers_for_update(np.random.default_rng(seed), shape, names, dtype)
+    wanted, wanted_slots = data.copy(), {name: slot.copy() for name, slot in slots.items()}
+    update(reference, operation, wanted, gradient, wanted_slots, numbers)
+    if which & 1:
+        data = arrange(data)
+    if which & 2:
+        gradient = arrange(gradient)
+        gradient.flags.writeable = False
+    if which & 4:
+        slots = {name: arrange(slot) for name, slot in slots.items()}
+    update(fast, operation, data, gradient, slots, numbers)
+    # NumPy before version 2 computes with a scalar in float64.
+    tolerance = 0 if shape else 1e-5
+    np.testing.assert_allclose(data, wanted, rtol=tolerance)
+    for name, slot in slots.items():
+        np.testing.assert_allclose(slot, wanted_slots[name], rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
+@given(updates(), dtypes, st.integers(1, 70), st.integers(0, 10**6))
+def test_nan_comes_through_an_update(kernel_module, chosen, dtype, size, seed):
+    operation, names, numbers = chosen
+    rng = np.random.default_rng(seed)
+    data, gradient, slots = numbers_for_update(rng, size, names, dtype)
+    at, place = rng.integers(size), rng.integers(2 + len(slots))
+    [data, gradient, *slots.values()][place][at] = np.nan
+    update(kernel_module, operation, data, gradient, slots, numbers)
+    assert np.isnan(data[at]) and np.isfinite(np.delete(data, at)).all()
+
+
+@pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
+@given(st.integers(0, 100), dtypes, st.integers(0, 10**6))
+def test_what_is_not_finite_is_found_wherever_it_stands(kernel_module, size, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random(size) < 0.5, np.finfo(dtype).max, -np.finfo(dtype).max).astype(dtype)
+    assert kernel_module.all_finite(x) is True  # their sum is not
+    assert kernel_module.all_finite(x.reshape(size, 1).T) is True
+    if size:
+        for poison in (np.nan, np.inf, -np.inf):
+            poisoned = x.copy()
+            poisoned[rng.integers(size)] = poison
+            assert kernel_module.all_finite(poisoned) is False
+            assert kernel_module.all_finite(np.stack([x, poisoned], 1)[:, 1]) is False
 
 
 @pytest.mark.parametrize("kernel_module", [reference, fast], ids=["numpy", "numba"])
@@ -358,3 +490,81 @@ def test_nan_comes_through_a_fused_block(kernel_module, pool):
     y, _ = kernel_module.conv_block(x, np.ones((3, 3, 2, 2), np.float32), np.zeros(2, np.float32), block)
     assert np.isnan(y[..., 3]).sum() == 2 * (4 if pool else 9)
     assert not np.isnan(np.delete(y, 3, axis=-1)).any()
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 45), st.integers(1, 14), st.integers(1, 5), st.integers(1, 2), st.booleans(), dtypes)
+def test_many_taps_agree(channels, outputs, side, blocks, pool, dtype):
+    """Taps come in passes, with sums kept between them."""
+    assume(channels * 9 > TAPS or outputs * 9 > TAPS or channels == 1)
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), (1, 1), True, pool and side > 1)
+    rng = np.random.default_rng(channels * outputs + side)
+    x = random_lanes(rng, blocks, channels, side, side + 1, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    y, code = reference.conv_block(x, weight, bias, block)
+    agree(fast.conv_block(x, weight, bias, block)[0], y, dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    wanted = reference.conv_block_backward(dy, x, weight, y, code, block, True)
+    for got, want in zip(fast.conv_block_backward(dy, x, weight, y, code, block, True), wanted, strict=True):
+        agree(got, want, dtype)
+
+
+@given(st.integers(1, 300))
+def test_every_output_is_in_one_tile(outputs):
+    covered = [o + row for o, rows in row_tiles(outputs) for row in range(rows)]
+    assert covered == list(range(outputs))
+    assert max(rows for _, rows in row_tiles(outputs)) <= ROWS
+
+
+WIDE = st.integers(winograd.MANY, winograd.MANY + 9)
+
+
+@settings(max_examples=12)
+@given(
+    WIDE, WIDE, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.booleans(), dtypes
+)
+def test_winograd_agrees(channels, outputs, height, width, blocks, relu, pool, dtype):
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), (1, 1), relu or pool, pool)
+    assert winograd.suits(block, channels, outputs, 2 * height, 2 * width)
+    rng = np.random.default_rng(channels * outputs + height)
+    x = random_lanes(rng, blocks, channels, 2 * height, 2 * width, dtype)
+    weight = rng.standard_normal((3, 3, channels, outputs)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    y, code = reference.conv_block(x, weight, bias, block)
+    agree(fast.conv_block(x, weight, bias, block)[0], y, dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    wanted = reference.conv_block_backward(dy, x, weight, y, code, block, True)
+    for got, want in zip(fast.conv_block_backward(dy, x, weight, y, code, block, True), wanted, strict=True):
+        agree(got, want, dtype)
+
+
+def test_winograd_is_left_where_it_does_not_hold():
+    same, many = Window((3, 3), padding=((1, 1), (1, 1))), winograd.MANY
+    assert winograd.suits(Block(same), many, many, 8, 8)
+    for block, channels, outputs, height, width in (
+        (Block(same), many - 1, many, 8, 8),
+        (Block(same), many, many - 1, 8, 8),
+        (Block(same), many, many, 7, 8),
+        (Block(same), many, many, 8, 9),
+        (Block(same, (2, 2)), many, many, 8, 8),
+        (Block(Window((3, 3))), many, many, 8, 8),
+        (Block(Window((3, 3), dilation=(2, 2), padding=((1, 1), (1, 1)))), many, many, 8, 8),
+        (Block(Window((5, 5), padding=((1, 1), (1, 1)))), many, many, 8, 8),
+    ):
+        assert not winograd.suits(block, channels, outputs, height, width)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_nan_comes_through_winograd(pool):
+    """It reaches every output whose window holds it, and at most those of the same 2x2 pieces."""
+    many = winograd.MANY
+    x = np.ones((1, many, 6, 6, 16), np.float32)
+    x[0, 5, 2, 2, 3] = np.nan
+    weight, bias = np.ones((3, 3, many, many), np.float32), np.zeros(many, np.float32)
+    block = Block(Window((3, 3), padding=((1, 1), (1, 1))), relu=True, pool=pool)
+    wanted, found = (np.isnan(k.conv_block(x, weight, bias, block)[0]) for k in (reference, fast))
+    assert found[wanted].all()
+    pieces = wanted if pool else wanted.reshape(1, many, 3, 2, 3, 2, 16).any(axis=(3, 5))
+    allowed = pieces if pool else pieces.repeat(2, axis=2).repeat(2, axis=3)
+    assert wanted.any() and not found[~allowed].any()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinynet import kernels
 from tinynet.errors import ArgumentError, NonFiniteError, ShapeError
 from tinynet.optim import (
     SGD,
@@ -25,6 +29,8 @@ from tinynet.schedules import Cosine, ExponentialDecay, OneCycle, Plateau
 from tinynet.tensor import Tensor
 
 SHAPES = {"conv.weight": (3, 3, 2, 4), "conv.bias": (4,), "norm.scale": (4,), "norm.shift": (4,), "gain": ()}
+# Not scalars, which NumPy before version 2 computes in float64; none of a whole number of vectors.
+ARRAYS = {"conv.weight": (3, 3, 5, 7), "dense.weight": (211, 13), "conv.bias": (7,)}
 
 VARIANTS = [
     SGD(0.1),
@@ -108,6 +114,75 @@ def test_twenty_steps_are_the_scalar_equations(variant, scheduled):
         for index in np.ndindex(parameter.shape):
             wanted = scalar_run(optimizer, start[name][index], [g[index] for g in history[name]], decay)
             np.testing.assert_allclose(parameter.data[index], wanted, rtol=1e-10, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.skipif(kernels.numba_problem() is not None, reason="Numba is not installed")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
+def test_both_kernel_sets_take_the_same_steps_bit_for_bit(variant, dtype):
+    after = []
+    for kernel_set in ("numpy", "numba"):
+        optimizer, parameters = copy.deepcopy(variant), parameters_like(ARRAYS, dtype)
+        with kernels.using(kernel_set):
+            for step in range(20):
+                give_gradients(parameters, step)
+                optimizer.step(parameters)
+        after.append((values(parameters), optimizer.state()))
+    (first, (first_slots, first_scalars)), (second, (second_slots, second_scalars)) = after
+    assert_bitwise_equal(first, second)
+    assert_bitwise_equal(first_slots, second_slots)
+    assert first_scalars == second_scalars
+
+
+def test_with_the_numpy_kernels_numba_is_not_imported():
+    code = """
+import sys
+import numpy as np
+import tinynet as tn
+w = tn.Tensor(np.ones(3), requires_grad=True)
+w.grad = np.ones(3)
+for optimizer in (tn.SGD(0.1), tn.RMSprop(0.1), tn.AdamW(0.1)):
+    optimizer.step({"w": w})
+assert "numba" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TINYNET_KERNELS": "numpy"}, check=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
+def test_a_transposed_parameter_is_changed_in_place_too(variant, dtype):
+    """Slots, restored slots and gradients may each have another memory order than the parameter."""
+    parameters = parameters_like({"conv.weight": (3, 4, 5)}, dtype)
+    transposed = {"conv.weight": Tensor(parameters["conv.weight"].data.copy(order="F"), True, "conv.weight")}
+    array = transposed["conv.weight"].data
+    optimizer, other = copy.deepcopy(variant), copy.deepcopy(variant)
+    for step in range(4):
+        for run in (parameters, transposed):
+            give_gradients(run, step)
+        if step == 2:
+            other.load_state(*optimizer.state(), transposed)
+        optimizer.step(parameters)
+        other.step(transposed)
+    assert transposed["conv.weight"].data is array and array.flags.f_contiguous
+    assert_bitwise_equal(values(parameters), values(transposed))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "longdouble"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
+def test_precisions_that_only_numpy_knows_are_updated_too(variant, dtype):
+    dtype = np.dtype(dtype)
+    native = np.float32 if dtype.itemsize == 4 else np.float64
+    optimizer, reference = copy.deepcopy(variant), copy.deepcopy(variant)
+    parameters, wanted = parameters_like(SHAPES, dtype), parameters_like(SHAPES, native)
+    for step in range(3):
+        for one, run in ((optimizer, parameters), (reference, wanted)):
+            give_gradients(run, step)
+            one.step(run)
+    for name, parameter in parameters.items():
+        assert parameter.dtype == dtype
+        np.testing.assert_allclose(
+            parameter.data.astype(native), wanted[name].data, rtol=1e-5 if native is np.float32 else 1e-12
+        )
 
 
 TINY = 1e-40  # RMSprop's epsilon, under the root here and beside it in PyTorch, kept out of the comparison

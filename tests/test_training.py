@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet import kernels
+from tinynet import kernels, training
 from tinynet.data.augment import Augmentation
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 
@@ -123,6 +123,13 @@ def test_the_same_seed_gives_bitwise_the_same_weights(kernel_set):
     assert same(one, other) and history == history_again
     changed, _ = trained(seed=8)
     assert not same(one, changed)
+
+
+def test_preparing_ahead_does_not_change_a_bit(kernel_set, monkeypatch):
+    ahead = trained()
+    monkeypatch.setattr(training, "prepared_ahead", lambda items, prepare: map(prepare, items))
+    one_by_one = trained()
+    assert same(ahead[0], one_by_one[0]) and ahead[1] == one_by_one[1]
 
 
 @pytest.mark.skipif(kernels.numba_problem() is not None, reason="only the Numba kernels have threads")

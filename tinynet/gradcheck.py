@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ OK = "ok"
 KINK = "not differentiable here"
 
 
-@dataclass(frozen=True)
-class InputCheck:
+class InputCheck(NamedTuple):
     """What the check of one input found.
 
     shape      its ordinary shape
@@ -56,8 +54,7 @@ class InputCheck:
     detail: str
 
 
-@dataclass(frozen=True)
-class GradcheckReport:
+class GradcheckReport(NamedTuple):
     """What gradcheck found; true where everything passed, and printable as a table.
 
     problems   what is wrong with the function as a whole, a sentence each
@@ -68,7 +65,7 @@ class GradcheckReport:
     kernels: str
     fast_mode: bool
     inputs: tuple[InputCheck, ...]
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

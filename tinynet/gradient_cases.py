@@ -9,7 +9,7 @@ on one by chance is drawn again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Case:
             only_kinks = not report.problems and {check.verdict for check in report.inputs} <= {OK, KINK}
             if report.passed or not only_kinks:
                 break
-        return replace(report, function=self.name)
+        return report._replace(function=self.name)
 
 
 # What inputs are made of.

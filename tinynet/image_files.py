@@ -1,9 +1,9 @@
-"""Read picture files: check what the header says, then decode to RGB with Pillow or OpenCV.
+"""Read picture files: check what the header says, then decode to RGB: PNG here, the rest by Pillow or OpenCV.
 
 Decoders differ in what they forgive: one fills the missing half of a truncated JPEG with grey and
 says nothing, another refuses.  So the file is checked before any decoder sees it: its format, its
 size (absurd ones are refused before memory is spent on them) and that it is all there.  After it,
-16-bit samples, transparency and orientation follow one rule for both decoders.  (They may still
+16-bit samples, transparency and orientation follow one rule for all decoders.  (They may still
 differ by a level in JPEG, whose standard allows it, and in 16-bit PPM; and OpenCV does not see the
 alpha channel of a grey TIFF.)
 
@@ -18,12 +18,13 @@ import os
 import re
 import stat
 import struct
-import zlib
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from . import png
 from .errors import FileAccessError, ImageError, MissingDependencyError
 
 MAX_PIXELS = 50_000_000
@@ -31,11 +32,21 @@ MAX_PIXELS = 50_000_000
 
 MAX_FILE_BYTES = 1 << 29
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_NETPBM = re.compile(rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)")
+# Importing Pillow and its first picture take as long as png.py takes for ten cells of 130x130 pixels
+# (measured side by side: 43 ms, and 5.5 ms a cell beside Pillow's 1.1); a process that reads no more
+# pixels than that is done sooner without it.
+PIXELS_BEFORE_PILLOW = 180_000
+_pixels_read = 0  # by png.py in this process
+
+EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
+)
+"""Of every format that `decode` reads; training, evaluating and predicting use the same."""
+
+_NETPBM = rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)"
 # In JPEG's entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), a restart marker
 # 0xD0-0xD7, or more 0xFF (fill); anything else ends the scan.
-_JPEG_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_SCAN_END = rb"\xff[\x01-\xcf\xd8-\xfe]"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -45,10 +56,6 @@ class Header(NamedTuple):
     format: str
     width: int
     height: int
-
-
-class _Truncated(Exception):
-    """The data end before the format says they should."""
 
 
 def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
@@ -62,7 +69,7 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
     is taken; EXIF orientation is ignored (cells have no up).
 
     Raises ImageError (not an image, empty, truncated, damaged, more than MAX_PIXELS), FileAccessError
-    (missing, a directory, no permission), MissingDependencyError (neither Pillow nor OpenCV).
+    (missing, a directory, no permission), MissingDependencyError (neither Pillow nor OpenCV, and no PNG).
     """
     if isinstance(source, bytes | bytearray | memoryview):
         data, name = bytes(source), name or "the picture given as bytes"
@@ -74,7 +81,7 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
         raise ImageError(
             f"{name} is too large: {header.width}x{header.height} pixels, of {MAX_PIXELS} allowed"
         )
-    decoder = _find_decoder()
+    decoder = _find_decoder(data, header, name)
     try:
         pixels = decoder(data, header)
     except ImageError as problem:
@@ -109,7 +116,10 @@ def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
         raise FileAccessError(f"{name} cannot be read: {problem}") from None
 
 
-def _find_decoder() -> Callable[[bytes, Header], np.ndarray]:
+def _find_decoder(data: bytes, header: Header, name: str) -> Callable[[bytes, Header], np.ndarray]:
+    """What decodes this picture; all that could give the same pixels."""
+    if header.format == "PNG" and (_sooner_without_pillow(header) or png.has_transparent_colour(data)):
+        return _decode_alone
     try:
         import PIL.Image  # noqa: F401
 
@@ -121,9 +131,26 @@ def _find_decoder() -> Callable[[bytes, Header], np.ndarray]:
 
         return _decode_with_opencv
     except ImportError:
-        raise MissingDependencyError(
-            'reading pictures needs Pillow or OpenCV: pip install "tinynet-cnn[images]"'
-        ) from None
+        pass
+    if header.format == "PNG":
+        return _decode_alone
+    raise MissingDependencyError(
+        f"{name} is a {header.format} picture, and reading those needs Pillow (or OpenCV), which is "
+        'not installed: pip install pillow (or "tinynet-cnn[images]"); PNG is read without it'
+    )
+
+
+def _sooner_without_pillow(header: Header) -> bool:
+    """Whether this PNG is among the first few, and nothing has imported Pillow before."""
+    global _pixels_read
+    if "PIL.Image" in sys.modules or _pixels_read + header.width * header.height > PIXELS_BEFORE_PILLOW:
+        return False
+    _pixels_read += header.width * header.height
+    return True
+
+
+def _decode_alone(data: bytes, header: Header) -> np.ndarray:
+    return png.decode(data)
 
 
 def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
@@ -172,9 +199,8 @@ def _three_channels(grey: np.ndarray) -> np.ndarray:
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
-    """Composite uint8 (h, w, 4) over black, rounded to nearest (255 * 255 + 127 fits in 16 bits)."""
-    colour, alpha = rgba[:, :, :3].astype(np.uint16), rgba[:, :, 3:]
-    return ((colour * alpha + 127) // 255).astype(np.uint8)
+    """Composite uint8 (h, w, 4) over black."""
+    return png.over_black(rgba[:, :, :3], rgba[:, :, 3:])
 
 
 def read_header(data: bytes, name: str) -> Header:
@@ -190,7 +216,7 @@ def read_header(data: bytes, name: str) -> Header:
         raise ImageError(f"{name} is not an image that can be read (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM)")
     try:
         header = reader(data, name)
-    except (_Truncated, struct.error, IndexError):
+    except (png.Truncated, struct.error, IndexError):
         raise ImageError(f"{name} is truncated: the file ends before the picture does") from None
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{name} is damaged: its header says {header.width}x{header.height} pixels")
@@ -198,23 +224,10 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def _png(data: bytes, name: str) -> Header:
-    position, header = len(_PNG_SIGNATURE), None
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, position)
-        body = memoryview(data)[position + 4 : position + 8 + length]
-        if len(body) < 4 + length:
-            raise _Truncated
-        (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
-        critical = not kind[0] & 0x20  # an upper-case first letter: no decoding without it
-        if critical and zlib.crc32(body) != checksum:
-            raise ImageError(f"{name} is damaged: the checksum of its {kind!r} chunk does not match")
-        if header is None:
-            if kind != b"IHDR" or length != 13:
-                raise ImageError(f"{name} is damaged: a PNG must begin with an IHDR chunk")
-            header = Header("PNG", *struct.unpack_from(">II", body, 4))
-        if kind == b"IEND":
-            return header
-        position += 12 + length
+    try:
+        return Header("PNG", *png.size(data))
+    except ImageError as problem:
+        raise ImageError(f"{name} {problem}") from None
 
 
 def _jpeg(data: bytes, name: str) -> Header:
@@ -240,9 +253,9 @@ def _jpeg(data: bytes, name: str) -> Header:
         position += length
         if marker == 0xDA:  # start of scan
             scans += 1
-            end = _JPEG_SCAN_END.search(data, position)
+            end = re.compile(_JPEG_SCAN_END).search(data, position)
             if end is None:
-                raise _Truncated
+                raise png.Truncated
             position = end.start()
 
 
@@ -256,7 +269,7 @@ def _bmp(data: bytes, name: str) -> Header:
     height = abs(height)  # negative: stored from the top down
     uncompressed = compression in (0, 3, 6)
     if uncompressed and len(data) < offset + (width * bits + 31) // 32 * 4 * height:
-        raise _Truncated
+        raise png.Truncated
     return Header("BMP", width, height)
 
 
@@ -288,7 +301,7 @@ def _webp(data: bytes, name: str) -> Header:
     if data[8:12] != b"WEBP":
         raise ImageError(f"{name} is not an image that can be read (a RIFF file, but not WebP)")
     if len(data) < 8 + length:
-        raise _Truncated
+        raise png.Truncated
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
@@ -315,14 +328,14 @@ def _tiff(data: bytes, name: str) -> Header:
 
 
 def _netpbm(data: bytes, name: str) -> Header:
-    match = _NETPBM.match(data[:4096])
+    match = re.match(_NETPBM, data[:4096])
     if match is None:
         raise ImageError(f"{name} is not an image that can be read (its PBM/PGM/PPM header makes no sense)")
     return Header("PPM", int(match[3]), int(match[4]))
 
 
 _READERS = (
-    (_PNG_SIGNATURE, _png),
+    (png.SIGNATURE, _png),
     (b"\xff\xd8\xff", _jpeg),
     (b"BM", _bmp),
     (b"GIF87a", _gif),

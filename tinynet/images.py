@@ -279,7 +279,7 @@ def _doubt_stain(pixels: np.ndarray) -> str | None:
         return "not a colour of Giemsa-stained cells"
     if brightest < 135:
         return "too dark for a stained cell: the model goes by the stain's colour"
-    if brightest > 228 or np.percentile(pixels.min(axis=1), 95) > 203:
+    if brightest > 228 or _quantile(pixels.min(axis=1), 0.95) > 203:
         return "too bright for a stained cell: is it a whole field?"
     return None
 
@@ -292,9 +292,18 @@ def _doubt_detail(small: np.ndarray, inside: np.ndarray) -> str | None:
     fine, coarse = _blur_matrix(len(small), 2), _blur_matrix(len(small), 7)
     band = fine @ channels @ fine.T - coarse @ channels @ coarse.T
     detail = np.sqrt(np.square(band[:, inside]).sum(axis=0))
-    if np.percentile(detail, 75) > 0.038 * np.median(small[inside], axis=0).max():
+    if _quantile(detail, 0.75) > 0.038 * np.median(small[inside], axis=0).max():
         return "too much detail for one cell: is it a whole field?"
     return None
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """np.quantile's answer, without its first call's import of masked arrays: 12 ms, for a check of 4."""
+    place = (values.size - 1) * share
+    below = int(place)
+    ordered = np.partition(values, [below, min(below + 1, values.size - 1)]).astype(np.float64)
+    low, high = ordered[below], ordered[min(below + 1, values.size - 1)]
+    return float(low + (high - low) * (place - below))
 
 
 @functools.lru_cache(maxsize=4)
@@ -309,7 +318,9 @@ def _blur_matrix(size: int, times: int) -> np.ndarray:
 
 def _erode(mask: np.ndarray, times: int) -> np.ndarray:
     """Keep the pixels of a bool (h, w) mask that have `times` pixels of it on all four sides."""
+    padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)
+    inner = padded[1:-1, 1:-1]
+    inner[...] = mask
     for _ in range(times):
-        padded = np.pad(mask, 1)
-        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask
+        inner[...] = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inner

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinynet import files, storage
 from tinynet.errors import ArgumentError, ModelFileError, TinynetError
-from tinynet.files.strict_json import MAXIMUM_DEPTH
+from tinynet.files.strict_json import MAXIMUM_DEPTH, shortened
 from tinynet.images import Preprocessing
 from tinynet.layers import Layer, layer_from_json
 from tinynet.losses import loss_from_config
 from tinynet.model import Sequential
 from tinynet.optim import optimizer_from_config
+
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
 
 # Far above any model for pictures of cells (VGG-16 at 224x224: 28.9 million values, 15.5 thousand
 # million multiply-adds), and little enough for a small computer to refuse in time.
@@ -26,19 +29,31 @@ MAXIMUM_OPERATIONS = 2**36
 TAP = 4096  # the operations that one step over a window's taps costs at least
 
 
-def load(model: str | PathLike) -> Sequential:
+def load(model: str | PathLike) -> Sequential | Int8Model:
     """Read a model file, or a shipped model by its name ("autoencoder").
+
+    A file in int8 gives an Int8Model: it predicts as a Sequential does, and cannot be trained.
 
     Raises FileAccessError where there is none, ModelFileError where it is damaged, tampered with, of
     another kind, too large to run, or does not reproduce its own self-test.
     """
     path = storage.locate(model)
+    if str(path).lower().endswith(".onnx"):
+        raise ModelFileError(f"{path} is an ONNX file: tinynet convert, or tn.from_onnx, makes a model of it")
     arrays, description = files.load_model_file(path)
     try:
         _check_depth(description)
+        number_format = description.get("number_format", "float32")
+        if number_format == "int8":
+            from tinynet.deploy.int8.file import restore  # not for those who have float models
+
+            return restore(arrays, description, path)
+        if number_format not in ("float32", "float16"):
+            raise ArgumentError(f"its number format is {shortened(number_format)}; made by a newer tinynet?")
         loaded = _from_description(description)
         loaded.load_state(arrays)
-        _check_costs(loaded)
+        loaded.number_format = number_format
+        check_costs(loaded)
     except KeyError as missing:
         problem = f"it has no {missing}"
     except (TinynetError, TypeError, ValueError, OverflowError) as reason:
@@ -88,7 +103,7 @@ def _object(description: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _check_costs(model: Sequential) -> None:
+def check_costs(model: Sequential) -> None:
     """Raise ModelFileError for a model that would take more memory or time than is sensible for one image.
 
     A few bytes can ask for any amount of both: upsampling, padding and pooling have no weights, whose

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -162,6 +161,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         raise ArgumentError(f"confidence must be between 0 and 1, not {confidence!r}")
     if n == 0:
         return None
+    from statistics import NormalDist  # here: a prediction of one picture has no intervals
+
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import progress, storage, summaries, training
+from tinynet import storage
+from tinynet.errors import ArgumentError
 from tinynet.layers import Context
 from tinynet.network import Network
 from tinynet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
+    from tinynet.training import History
 
 
 class Sequential(Network):
@@ -28,8 +33,10 @@ class Sequential(Network):
     temperature    what logits are divided by before softmax or sigmoid (calibration)
     """
 
-    def fit(self, x: Any, y: Any = None, **options: Any) -> training.History:
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train; returns a History.  See tinynet.training.fit for the options."""
+        from tinynet import progress, training  # here, so that predicting does not wait for them
+
         with progress.compilation(shown=bool(options.get("verbose", 1))):
             return training.fit(self, x, y, **options)
 
@@ -62,10 +69,33 @@ class Sequential(Network):
 
     def summary(self, print_fn: Any = print) -> str:
         """Print and return a table: output shapes, parameters, multiply-adds, activation and file bytes."""
+        from tinynet import summaries
+
         text = summaries.table(self)
         if print_fn is not None:
             print_fn(text)
         return text
+
+    def quantize(
+        self, number_format: str = "int8", images: Any = None, calibration: str | None = None
+    ) -> Int8Model | Sequential:
+        """A copy in smaller numbers: "int8", which computes in whole numbers, or "float16", in the file only.
+
+        images       for int8, to calibrate with: a few hundred uint8 images like those to come, from
+                     the training, not the test
+        calibration  for int8: "max", "percentile" or "mse" (tinynet/deploy/int8/calibration.py)
+
+        Raises ArgumentError for layers or numbers that the format has no form for, DataError without images.
+        """
+        if number_format == "float16":
+            from tinynet.deploy import float16
+
+            return float16.convert(self)
+        if number_format != "int8":
+            raise ArgumentError(f'number_format must be "int8" or "float16", got {number_format!r:.40}')
+        from tinynet.deploy.int8 import conversion
+
+        return conversion.convert(self, images, calibration or conversion.CALIBRATION)
 
     def save(self, path: str | PathLike) -> None:
         """Write the model file: weights, architecture, preprocessing, self-test; nothing in it can run."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import kernels
+from tinynet import kernels, single
 from tinynet.arguments import as_array, names, number, whole_number
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.images import MAX_SIDE, Preprocessing
@@ -58,6 +58,7 @@ class Network:
         self.threshold, self.temperature = 0.5, 1.0
         self.provenance: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
+        self.number_format = "float32"  # or "float16": how weights that are exactly so are saved
         self.optimizer: Optimizer | None = None
         self.loss: Loss | None = None
         if input_shape is not None:
@@ -98,7 +99,7 @@ class Network:
                 f"the preprocessing makes images ({made.height}, {made.width}, 3), the model takes {shape}"
             )
         if self.class_names is not None and len(output_shape) == 1:
-            classes = 2 if output_shape == (1,) and self._ending() == "sigmoid" else output_shape[0]
+            classes = 2 if output_shape == (1,) and self.ending() == "sigmoid" else output_shape[0]
             if len(self.class_names) != classes:
                 raise ArgumentError(
                     f"class_names has {len(self.class_names)} names, the model {classes} classes"
@@ -227,7 +228,7 @@ class Network:
         """The output for a batch: (n, outputs) or (n, h, w, c), in lane layout or ordinary."""
         tensor = x if isinstance(x, Tensor) and x.lanes is not None else self.to_tensor(x)
         context = context or Context()
-        context.last = self._last_layer()
+        context.last = self.last_layer()
         return self.chain(tensor, context)
 
     def logits(self, x: Any) -> np.ndarray:
@@ -240,25 +241,36 @@ class Network:
 
         x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
            sizes, which are resized.  The temperature applies.  Safe to call from several threads.
+
+        A few images, with the Numba kernels, are computed one by one by tinynet.single.
         """
         if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
             if self.preprocessing is None:
                 raise ArgumentError(f"model {self.name!r} has no preprocessing for a list of images")
             x = np.stack([self.preprocessing.prepare(image) for image in x])
-        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self._ending()
+        x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self.ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
-        chosen, outputs = kernels.active(), {}
+        chosen, outputs = kernels.for_images(len(x), self.multiply_adds()), {}
+        if len(x) <= single.FEW:
+            with kernels.using(chosen.NAME):
+                at_once = single.predict(self, x)
+            if at_once is not None:
+                return at_once
 
         def task(first: int, last: int) -> None:
             with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread
-                outputs[first] = _probabilities(self.logits(x[first:last]), ending, self.temperature)
+                outputs[first] = answer(self.logits(x[first:last]), ending, self.temperature)
 
         # Threads take whole batches through the whole model: they wait for each other once, not once a
         # layer, and what one batch leaves in the cache is what its next layer reads.
         ranges = _ranges(len(x), size, chosen.num_threads())
         chosen.each_range(task, ranges)
         return np.concatenate([outputs[first] for first, _ in ranges])
+
+    def multiply_adds(self) -> int:
+        """Of one image, in convolutions and dense layers; 0 before it is built."""
+        return 0 if self.input_shape is None else self.chain.multiply_accumulates(self.input_shape)
 
     def activations(self, x: Any) -> dict[str, np.ndarray]:
         """Every layer's result by name: ordinary arrays (n, h, w, c) or (n, f), "input" first."""
@@ -277,7 +289,7 @@ class Network:
         softmax (or sigmoid, for the binary one).
         """
         chosen = get_loss(loss)
-        chosen.check(self._ending())
+        chosen.check(self.ending())
         self.optimizer, self.loss = get_optimizer(optimizer), chosen
         return self
 
@@ -325,15 +337,16 @@ class Network:
                 right += loss.right(output.numpy(), target)
         return {"loss": total / count} | ({"accuracy": right / count} if loss.wants_logits else {})
 
-    def _last_layer(self) -> Layer | None:
+    def last_layer(self) -> Layer | None:
         """The layer whose activation is the model's last operation; None after a sum or concatenation."""
         layer: Layer | None = self.chain
         while isinstance(layer, Chain):
             layer = layer.layers[-1] if layer.layers else None
         return layer
 
-    def _ending(self) -> str | None:
-        return final_activation(self._last_layer())
+    def ending(self) -> str | None:
+        """The activation that turns the logits into the answer: softmax, sigmoid, ..., or None."""
+        return final_activation(self.last_layer())
 
     def compiled(self) -> tuple[Optimizer, Loss]:
         """The optimiser and the loss; raises ArgumentError before compile()."""
@@ -349,7 +362,8 @@ def _ranges(count: int, size: int, threads: int) -> list[tuple[int, int]]:
     return [(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _probabilities(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
+def answer(logits: np.ndarray, activation: str | None, temperature: float) -> np.ndarray:
+    """What a model says, from its logits, float32: its last activation, with the temperature."""
     if activation == "softmax":
         scaled = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
         powers = np.exp(scaled)

@@ -2,7 +2,7 @@
 
 In the equations w is a parameter, g its gradient, a the learning rate of this update and d
 the weight decay; products, squares and roots are elementwise.  Everything is done in place, in
-the parameter's own dtype, with one temporary array of its size (two for RMSprop with decay).
+the parameter's own dtype; kernels/numpy/optimizer.py has the arithmetic.
 
 Weight decay is for weights alone: pulling biases and batch-norm's scale and shift towards zero
 does not regularise.  A named tensor decays if its name ends in "weight", an unnamed one if it
@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from tinynet.errors import ArgumentError
 from tinynet.optim_base import Array, Optimizer, Rate, clip_gradients_by_norm, decays
@@ -73,27 +71,17 @@ class SGD(Optimizer):
         return ("velocity",) if self.momentum else ()
 
     def update(
-        self, data: Array, gradient: Array, slots: dict[str, Array], rate: float, decay: float, count: int
+        self,
+        kernel_set: Any,
+        data: Array,
+        gradient: Array,
+        slots: dict[str, Array],
+        rate: float,
+        decay: float,
+        count: int,
     ) -> None:
-        change = np.empty_like(data)  # with `out`, 0-d arrays stay arrays
-        if decay:
-            np.multiply(data, decay, out=change)
-            change += gradient
-            change *= rate
-        else:
-            np.multiply(gradient, rate, out=change)
-        if not self.momentum:
-            data -= change
-            return
-        velocity = slots["velocity"]
-        velocity *= self.momentum
-        velocity -= change
-        if self.nesterov:
-            data -= change
-            np.multiply(velocity, self.momentum, out=change)
-            data += change
-        else:
-            data += velocity
+        velocity = slots["velocity"] if self.momentum else None
+        kernel_set.sgd(data, gradient, velocity, rate, decay, self.momentum, self.nesterov)
 
 
 class RMSprop(Optimizer):
@@ -137,27 +125,19 @@ class RMSprop(Optimizer):
         return ("mean_square", "velocity") if self.momentum else ("mean_square",)
 
     def update(
-        self, data: Array, gradient: Array, slots: dict[str, Array], rate: float, decay: float, count: int
+        self,
+        kernel_set: Any,
+        data: Array,
+        gradient: Array,
+        slots: dict[str, Array],
+        rate: float,
+        decay: float,
+        count: int,
     ) -> None:
-        if decay:
-            gradient = gradient + data * decay
-        mean_square = slots["mean_square"]
-        change = np.empty_like(data)
-        np.multiply(gradient, gradient, out=change)
-        change *= 1 - self.rho
-        mean_square *= self.rho
-        mean_square += change
-        np.add(mean_square, self.epsilon, out=change)
-        np.sqrt(change, out=change)
-        np.divide(gradient, change, out=change)
-        change *= rate
-        if self.momentum:
-            velocity = slots["velocity"]
-            velocity *= self.momentum
-            velocity += change
-            data -= velocity
-        else:
-            data -= change
+        mean_square, velocity = slots["mean_square"], slots["velocity"] if self.momentum else None
+        kernel_set.rmsprop(
+            data, gradient, mean_square, velocity, rate, decay, self.rho, self.epsilon, self.momentum
+        )
 
 
 class AdamW(Optimizer):
@@ -198,25 +178,19 @@ class AdamW(Optimizer):
         return ("mean", "mean_square")
 
     def update(
-        self, data: Array, gradient: Array, slots: dict[str, Array], rate: float, decay: float, count: int
+        self,
+        kernel_set: Any,
+        data: Array,
+        gradient: Array,
+        slots: dict[str, Array],
+        rate: float,
+        decay: float,
+        count: int,
     ) -> None:
         mean, mean_square = slots["mean"], slots["mean_square"]
-        change = np.empty_like(data)
-        np.multiply(gradient, 1 - self.beta_1, out=change)
-        mean *= self.beta_1
-        mean += change
-        np.multiply(gradient, gradient, out=change)
-        change *= 1 - self.beta_2
-        mean_square *= self.beta_2
-        mean_square += change
-        np.divide(mean_square, 1 - self.beta_2**count, out=change)
-        np.sqrt(change, out=change)
-        change += self.epsilon
-        np.divide(mean, change, out=change)
-        change *= rate / (1 - self.beta_1**count)
-        if decay:
-            data *= 1 - rate * decay
-        data -= change
+        kernel_set.adamw(
+            data, gradient, mean, mean_square, rate, decay, self.beta_1, self.beta_2, self.epsilon, count
+        )
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, RMSprop, AdamW)}

@@ -8,12 +8,14 @@ that dictionary.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tinynet import kernels
 from tinynet.errors import ArgumentError, NonFiniteError, ShapeError
 from tinynet.schedules import (
     Configured,
@@ -27,6 +29,11 @@ from tinynet.tensor import Tensor
 
 Array = np.ndarray
 Rate = float | Schedule | Mapping[str, Any]  # what may be given as a learning rate
+Chosen = tuple[
+    str, Array, Array, Any
+]  # a parameter's name, data, gradient and the kernel set for their dtype
+
+_USUAL = (np.dtype(np.float32), np.dtype(np.float64))  # what every kernel set knows; NumPy's knows others too
 
 
 class Optimizer(Configured):
@@ -66,12 +73,19 @@ class Optimizer(Configured):
         raise NotImplementedError
 
     def update(
-        self, data: Array, gradient: Array, slots: dict[str, Array], rate: float, decay: float, count: int
+        self,
+        kernel_set: Any,
+        data: Array,
+        gradient: Array,
+        slots: dict[str, Array],
+        rate: float,
+        decay: float,
+        count: int,
     ) -> None:
         """Change `data` and `slots` in place, leave `gradient` as it is.
 
-        data, gradient and the slots have one shape and dtype; decay is 0 for what does not
-        decay; count is 1 at this parameter's first update.
+        kernel_set is to do it (tinynet/kernels); data, gradient and the slots have one shape and
+        dtype; decay is 0 for what does not decay; count is 1 at this parameter's first update.
         """
         raise NotImplementedError
 
@@ -114,36 +128,38 @@ class Optimizer(Configured):
         `check_finite`), ShapeError for a gradient or slot of another shape than its parameter,
         ArgumentError where there is nothing to update.
         """
-        chosen = _with_gradients(self._kind, parameters)
+        kind = self._kind
+        chosen = _with_gradients(kind, parameters)
         if not chosen:
-            raise ArgumentError(
-                f"{self._kind}.step: no parameter has a gradient, wanted backward() called first"
-            )
-        for key, data, gradient in chosen:
+            raise ArgumentError(f"{kind}.step: no parameter has a gradient, wanted backward() called first")
+        for key, data, gradient, _ in chosen:
             self._check(key, data, gradient)
         if self.check_finite:
-            _refuse_non_finite(f"{self._kind}.step {self.iterations}", chosen)
+            _refuse_non_finite(f"{kind}.step {self.iterations}", chosen)
         rate = self.current_learning_rate
-        for key, data, gradient in chosen:
-            if key not in self._slots:
-                self._slots[key] = {slot: np.zeros_like(data) for slot in self.slots}
+        for key, data, gradient, kernel_set in chosen:
+            slots = self._slots.get(key)
+            if slots is None:
+                slots = self._slots[key] = {slot: np.zeros_like(data) for slot in self.slots}
             count = self._updates.get(key, 0) + 1
             decay = self.weight_decay if decays(parameters[key]) else 0.0
-            self.update(data, gradient, self._slots[key], rate, decay, count)
+            self.update(kernel_set, data, gradient, slots, rate, decay, count)
             self._updates[key] = count
         self.iterations += 1
 
     def _check(self, key: str, data: Array, gradient: Array) -> None:
-        if gradient.shape != data.shape:
+        shape, dtype = data.shape, data.dtype
+        if gradient.shape != shape:
             raise ShapeError(
-                f"{self._kind}.step: the gradient of {key!r} has shape {gradient.shape}, wanted {data.shape}"
+                f"{self._kind}.step: the gradient of {key!r} has shape {gradient.shape}, wanted {shape}"
             )
         if not data.flags.writeable:
             raise ArgumentError(
                 f"{self._kind}.step: the array of {key!r} is read-only, wanted a writeable one"
             )
         for slot, array in self._slots.get(key, {}).items():
-            _check_slot(self._kind, key, slot, array, data)
+            if array.shape != shape or array.dtype != dtype:
+                _check_slot(self._kind, key, slot, array, data)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(arrays, scalars) for `load_state`: copies of the slots and what JSON can hold.
@@ -239,9 +255,9 @@ def clip_gradients_by_norm(parameters: Mapping[str, Tensor], maximum: float) -> 
     chosen = _with_gradients(where, parameters)
     _refuse_non_finite(where, chosen)
     # fsum is exact, so the order of the parameters cannot matter.
-    norm = math.sqrt(math.fsum(float(np.sum(np.square(g, dtype=np.float64))) for _, _, g in chosen))
+    norm = math.sqrt(math.fsum(float(np.sum(np.square(g, dtype=np.float64))) for _, _, g, _ in chosen))
     if norm > maximum:
-        for key, _, gradient in chosen:
+        for key, _, gradient, _ in chosen:
             parameters[key].grad = np.multiply(gradient, gradient.dtype.type(maximum / norm), out=gradient)
     return norm
 
@@ -251,13 +267,14 @@ def decays(parameter: Tensor) -> bool:
     return parameter.ndim >= 2 if parameter.name is None else parameter.name.endswith("weight")
 
 
-def _with_gradients(where: str, parameters: Mapping[str, Tensor]) -> list[tuple[str, Array, Array]]:
-    """(name, data, gradient in the dtype of data) of each parameter that is to change."""
+def _with_gradients(where: str, parameters: Mapping[str, Tensor]) -> list[Chosen]:
+    """What each parameter that is to change has, the gradient in the dtype of the data."""
     if not isinstance(parameters, Mapping):
         raise ArgumentError(
             f"{where}: parameters is a {type(parameters).__name__}, wanted a dict of Tensors by name"
         )
     names: dict[int, str] = {}
+    active = kernels.active()
     chosen = []
     for key, parameter in parameters.items():
         if not isinstance(parameter, Tensor):
@@ -269,18 +286,18 @@ def _with_gradients(where: str, parameters: Mapping[str, Tensor]) -> list[tuple[
                 f"{where}: {names[id(parameter)]!r} and {key!r} are one Tensor, wanted it once"
             )
         names[id(parameter)] = key
-        chosen.append((key, parameter.data, np.asarray(parameter.grad, parameter.dtype)))
+        data = parameter.data
+        kernel_set = active if data.dtype in _USUAL else importlib.import_module("tinynet.kernels.numpy")
+        chosen.append((key, data, np.asarray(parameter.grad, data.dtype), kernel_set))
     return chosen
 
 
-def _refuse_non_finite(where: str, chosen: list[tuple[str, Array, Array]]) -> None:
-    """NonFiniteError if a gradient is not finite.  A sum is quick and keeps every NaN and infinity."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        for key, _, gradient in chosen:
-            # Large finite numbers can overflow the sum, hence the second look.
-            if not np.isfinite(np.sum(gradient)) and not np.isfinite(gradient).all():
-                found = "NaN" if np.isnan(gradient).any() else "infinity"
-                raise NonFiniteError(f"{where}: the gradient of {key!r} has {found} in it")
+def _refuse_non_finite(where: str, chosen: list[Chosen]) -> None:
+    """NonFiniteError if a gradient is not finite."""
+    for key, _, gradient, kernel_set in chosen:
+        if not kernel_set.all_finite(gradient):
+            found = "NaN" if np.isnan(gradient).any() else "infinity"
+            raise NonFiniteError(f"{where}: the gradient of {key!r} has {found} in it")
 
 
 def _check_slot(where: str, key: str, slot: str, array: Array, like: Array) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,39 @@ def save(model: Network, path: Any) -> None:
     for name, array in _built(model).state().items():
         if not np.isfinite(array).all():
             raise NonFiniteError(f"{path}: not written, {name} holds NaN or infinity")
-    files.save_model_file(path, model.state(), describe(model))
+    files.save_model_file(path, stored(model), describe(model))
 
 
 def file_size(model: Network) -> int:
     """How many bytes `save` would write."""
-    return files.file_bytes(_built(model).state(), describe(model))
+    return files.file_bytes(stored(_built(model)), describe(model))
+
+
+def stored(model: Network) -> dict[str, np.ndarray]:
+    """The arrays as the file has them: the model's, or with its weights in float16 (see `stored_as`)."""
+    if stored_as(model) == "float32":
+        return model.state()
+    return {
+        name: array.astype(np.float16) if is_weight(array) else array for name, array in model.state().items()
+    }
+
+
+def stored_as(model: Network) -> str:
+    """ "float16" for a model in that format, unless it was trained since and float16 would change it."""
+    if model.number_format != "float16":
+        return "float32"
+    with np.errstate(over="ignore"):
+        exact = all(
+            np.array_equal(array, array.astype(np.float16))
+            for array in model.state().values()
+            if is_weight(array)
+        )
+    return "float16" if exact else "float32"
+
+
+def is_weight(array: np.ndarray) -> bool:
+    """Whether an array is one that float16 halves; biases and batch-norm's vectors are few, and stay."""
+    return array.ndim > 1
 
 
 def describe(model: Network) -> dict[str, Any]:
@@ -36,7 +63,9 @@ def describe(model: Network) -> dict[str, Any]:
     training = {}
     if model.optimizer is not None and model.loss is not None:
         training = {"optimizer": model.optimizer.config(), "loss": model.loss.config()}
+    number_format = stored_as(model)
     return {
+        **({} if number_format == "float32" else {"number_format": number_format}),
         "architecture": {
             "name": model.name,
             "input_shape": list(model.input_shape or ()),
@@ -86,30 +115,36 @@ def check_selftest(model: Network, description: dict[str, Any], path: Any) -> No
     files.check_selftest(test["outputs"], computed, path)
 
 
-def locate(model: Any) -> Path:
+def locate(model: Any) -> str:
     """The path of a model file, given a path or the name of a shipped model; raises FileAccessError."""
     try:
-        path = Path(model)
+        path = os.fspath(model)
     except TypeError:
-        raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}") from None
-    if path.is_file() or path.suffix or len(path.parts) != 1:
+        path = None
+    if not isinstance(path, str):
+        raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}")
+    if os.path.isfile(path) or os.path.splitext(path)[1] or os.path.basename(path) != path or not path:
         return path
-    shipped = weights_folder() / f"{path}.safetensors"  # found before a folder of the same name
-    if shipped.is_file() or path.exists():
-        return shipped if shipped.is_file() else path
+    shipped = os.path.join(weights_folder(), f"{path}.safetensors")  # found before a folder of the same name
+    if os.path.isfile(shipped):
+        return shipped
+    if os.path.exists(path):
+        return path
     raise FileAccessError(f"{path}: no such file, and no shipped model of that name; there are {_names()}")
 
 
-def weights_folder() -> Path:
+def weights_folder() -> str:
     """Where shipped weights lie: inside the installed package, or beside it in a checkout."""
-    package = Path(tinynet.__file__).parent
-    inside = package / "models" / "weights"
-    return inside if inside.is_dir() else package.parent / "models" / "weights"
+    package = os.path.dirname(os.path.abspath(tinynet.__file__))
+    inside = os.path.join(package, "models", "weights")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "models", "weights")
 
 
 def shipped_names() -> list[str]:
     """The names that `load` knows without a file."""
-    return sorted(path.stem for path in weights_folder().glob("*.safetensors"))
+    folder, ending = weights_folder(), ".safetensors"
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name.removesuffix(ending) for name in files if name.endswith(ending))
 
 
 def now() -> str:

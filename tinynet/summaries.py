@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinynet.errors import ArgumentError
@@ -74,7 +75,20 @@ def table(model: Network) -> str:
         )
         for row in rows(model)
     ]
-    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    sums = totals(model)
+    shape = " x ".join(map(str, model.input_shape or ()))
+    return ruled(
+        f"{model.name}: input {shape}; costs of one image",
+        [header, *lines],
+        f"parameters {sums['parameters']:,} ({sums['trainable_parameters']:,} trainable); "
+        f"multiply-adds {sums['multiply_accumulates']:,}; "
+        f"activations {sums['activation_bytes']:,} bytes; file {sums['file_bytes']:,} bytes",
+    )
+
+
+def ruled(title: str, lines: Sequence[tuple[str, ...]], last: str) -> str:
+    """Lines in columns, the first of them a header, the first three columns flush left, between rules."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
 
     def formatted(line: tuple[str, ...]) -> str:
         left = [entry.ljust(width) for entry, width in zip(line[:3], widths[:3], strict=True)]
@@ -82,18 +96,4 @@ def table(model: Network) -> str:
         return "  ".join([*left, *right]).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    sums = totals(model)
-    shape = " x ".join(map(str, model.input_shape or ()))
-    return "\n".join(
-        [
-            f"{model.name}: input {shape}; costs of one image",
-            rule,
-            formatted(header),
-            rule,
-            *map(formatted, lines),
-            rule,
-            f"parameters {sums['parameters']:,} ({sums['trainable_parameters']:,} trainable); "
-            f"multiply-adds {sums['multiply_accumulates']:,}; "
-            f"activations {sums['activation_bytes']:,} bytes; file {sums['file_bytes']:,} bytes",
-        ]
-    )
+    return "\n".join([title, rule, formatted(lines[0]), rule, *map(formatted, lines[1:]), rule, last])

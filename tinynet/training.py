@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import zlib
@@ -133,20 +134,20 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
 
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for number, (images, inputs, target) in enumerate(prepared_ahead(batches, prepare), start=1):
+        for step, (images, inputs, target) in enumerate(prepared_ahead(batches, prepare), start=1):
             context = Context(training=True, seed=seed, epoch=epoch, images=images, logits=loss.wants_logits)
             output = model(inputs, context)
             value = loss(output, target)
-            if not np.isfinite(value.item()):
-                step = epoch * len(batches) + number
+            number = value.item()
+            if not math.isfinite(number):
                 reason = _not_finite(model, inputs, context) or "every layer's result is finite"
-                raise NonFiniteError(f"step {step}: the loss is {value.item()}; {reason}")
+                raise NonFiniteError(f"step {epoch * len(batches) + step}: the loss is {number}; {reason}")
             value.backward()
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None
             progress.end_of_compilation()
-            total += value.item() * len(images)
+            total += number * len(images)
             if loss.wants_logits:
                 right += loss.right(output.numpy(), target)
             bar.update(len(images))

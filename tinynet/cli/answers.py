@@ -5,28 +5,31 @@ Memory does not grow with the number of pictures: answers leave as they are made
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinynet.cli.output import FEW_IMAGES, infected_probability, kernels_for, percent
-from tinynet.data.folder import EXTENSIONS
-from tinynet.errors import DataError, FileAccessError, ImageError, NonFiniteError
+from tinynet import kernels
+from tinynet.cli.output import infected_probability, percent
+from tinynet.errors import DataError, FileAccessError, ImageError, MissingDependencyError, NonFiniteError
+from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
-from tinynet.metrics import expected_false_positives, wilson_interval
-from tinynet.model import Sequential
+
+if TYPE_CHECKING:
+    from tinynet.cli.output import Classifier
 
 CLASS_NAMES = ("uninfected", "infected")
+AT_A_TIME = 256  # pictures
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What is said of one picture: a label and the probability of class 1, or why there is none.
 
     reason      goes on after the path: "is truncated: ..."; None where there is an answer
@@ -69,7 +72,7 @@ class Tally:
             self.first_refused = next((answer for answer in answers if answer.label is None), None)
 
 
-def class_names(model: Sequential) -> tuple[str, str]:
+def class_names(model: Classifier) -> tuple[str, str]:
     """What the model calls class 0 and class 1."""
     names = model.class_names or ()
     return (str(names[0]), str(names[1])) if len(names) == 2 else CLASS_NAMES
@@ -107,31 +110,40 @@ def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator
 
 
 def answer_all(
-    model: Sequential, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
+    model: Classifier, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
 ) -> Iterator[list[Answer]]:
     """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
 
     check: refuse to answer where a picture does not look like one segmented cell.
-    Raises MissingDependencyError without an image decoder.
     """
     pictures = find_pictures(paths, warn)
-    some = list(itertools.islice(pictures, FEW_IMAGES))
-    if not some:
+    # Paths are looked at ahead, as far as it takes to see whether they are many.
+    ahead = list(itertools.islice(pictures, kernels.enough_images(model.multiply_adds())))
+    if not ahead:
         raise DataError(f"there is no picture ({', '.join(sorted(EXTENSIONS))}) in {', '.join(paths)}")
-    count = len(some)  # FEW_IMAGES stands for "many"
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
-    try:
-        while some:
-            prepared = list(pool.map(lambda path: _prepare(model, path, check), some))
-            with kernels_for(count):
+    pictures = itertools.chain(ahead, pictures)
+    read = partial(_prepare, model, check=check)
+    with _in_threads(read) if len(ahead) > 1 else contextlib.nullcontext(partial(map, read)) as prepare:
+        while some := list(itertools.islice(pictures, AT_A_TIME)):
+            prepared = list(prepare(some))
+            with kernels.using(kernels.for_images(len(ahead), model.multiply_adds()).NAME):
                 answers = _answer(model, some, prepared)
             yield answers
-            some = list(itertools.islice(pictures, FEW_IMAGES))
+
+
+@contextlib.contextmanager
+def _in_threads(function: Callable[[str], Any]) -> Iterator[Callable[[Sequence[str]], Iterable[Any]]]:
+    """map(function, ...) in a few threads; what is still waiting at the end is dropped."""
+    from concurrent.futures import ThreadPoolExecutor  # here: for one picture it is not worth importing
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tinynet-decode")
+    try:
+        yield partial(pool.map, function)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
+def _prepare(model: Classifier, path: str, check: bool) -> np.ndarray | Answer:
     """The picture at the model's size, uint8 (h, w, 3), or why there is none."""
     assert model.preprocessing is not None
     try:
@@ -140,13 +152,13 @@ def _prepare(model: Sequential, path: str, check: bool) -> np.ndarray | Answer:
         if doubt is not None:
             return Answer(path, reason=f"does not look like one segmented cell: {doubt}")
         return model.preprocessing.prepare(picture)
-    except (ImageError, FileAccessError) as problem:
+    except (ImageError, FileAccessError, MissingDependencyError) as problem:
         return Answer(path, reason=str(problem).removeprefix(f"{path} "), unreadable=True)
     except MemoryError:
         return Answer(path, reason="does not fit into memory", unreadable=True)
 
 
-def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
+def _answer(model: Classifier, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
     images = [picture for picture in prepared if isinstance(picture, np.ndarray)]
     probabilities = iter(infected_probability(model, np.stack(images)).tolist() if images else ())
     names, answers = class_names(model), []
@@ -161,8 +173,10 @@ def _answer(model: Sequential, paths: list[str], prepared: list[np.ndarray | Ans
     return answers
 
 
-def summary(tally: Tally, model: Sequential) -> list[str]:
+def summary(tally: Tally, model: Classifier) -> list[str]:
     """How many cells, how many infected, and how many of those may be mistakes: lines of text."""
+    from tinynet.metrics import wilson_interval
+
     cells, positive = tally.answered, class_names(model)[1]
     lines = []
     interval = wilson_interval(tally.positive, cells)
@@ -180,7 +194,7 @@ def summary(tally: Tally, model: Sequential) -> list[str]:
     return lines
 
 
-def _false_positives(cells: int, model: Sequential, positive: str) -> list[str]:
+def _false_positives(cells: int, model: Classifier, positive: str) -> list[str]:
     """How many false positives to expect.  Where images of doubtful label were excluded from the test,
     its specificity flatters, so the one on all images is told beside it, or that it is not known."""
     measured, on_all = (_specificity(model.metrics, part) for part in ("test", "test_all_labels"))
@@ -207,6 +221,8 @@ def _false_positives(cells: int, model: Sequential, positive: str) -> list[str]:
 
 def _expected(cells: int, shares: Sequence[float]) -> str:
     """How many of so many uninfected cells, at a specificity with or without an interval."""
+    from tinynet.metrics import expected_false_positives
+
     estimate, *interval = (_rounded(expected_false_positives(cells, share)) for share in shares)
     return f"{estimate} ({interval[1]} to {interval[0]})" if interval else estimate
 

@@ -17,17 +17,16 @@ from tinynet.cli.output import (
     infected_probability,
     interval_text,
     json_text,
-    kernels_for,
     load_classifier,
     note,
     printable,
 )
-from tinynet.errors import ArgumentError, DataError
+from tinynet.errors import ArgumentError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinynet.model import Sequential
+    from tinynet.cli.output import Classifier
 
 SUMMARY = "measure a model on labelled pictures of cells"
 
@@ -66,14 +65,14 @@ class _Cells:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
     from tinynet.metrics import evaluate_probabilities
+    from tinynet.runs.data import training_seed
 
     model = load_classifier(arguments.model)
     if arguments.part == "all":
         cells = _all_cells(model, arguments.data, arguments.exclude)
     else:
         cells = _part(model, arguments.model, arguments.data, arguments.exclude, arguments.part)
-    with kernels_for(len(cells.labels)):
-        probabilities = infected_probability(model, cells.images)
+    probabilities = infected_probability(model, cells.images)
     figures: dict[str, Any] = {
         "model": arguments.model,
         "data": arguments.data,
@@ -82,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         "unreadable": cells.unreadable,
         # The training's own seed, so that the part it tested on has the intervals it wrote down.
         **evaluate_probabilities(
-            cells.labels, probabilities, model.threshold, cells.patients, seed=_seed(model)
+            cells.labels, probabilities, model.threshold, cells.patients, seed=training_seed(model)
         ),
     }
     if arguments.json:
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _all_cells(model: Sequential, data: str, exclude: str | None) -> _Cells:
+def _all_cells(model: Classifier, data: str, exclude: str | None) -> _Cells:
     """Every readable image of the folder that is not excluded."""
     from tinynet.data import load_images, scan_folder
 
@@ -121,23 +120,12 @@ def _all_cells(model: Sequential, data: str, exclude: str | None) -> _Cells:
     return _Cells(loaded.images, labels, patients, folder.excluded, len(loaded.unreadable))
 
 
-def _part(model: Sequential, name: str, data: str, exclude: str | None, part: str) -> _Cells:
+def _part(model: Classifier, name: str, data: str, exclude: str | None, part: str) -> _Cells:
     """One part of the split that the model's training made of this very data."""
-    from tinynet.runs import RunConfig
-    from tinynet.runs.data import load
+    from tinynet.runs.data import load_as_trained
 
-    assert model.input_shape is not None
-    height, width = model.input_shape[:2]
-    split = model.provenance.get("split")
-    if split not in ("patient", "image") or "data" not in model.provenance or height != width:
-        raise ArgumentError(f"--part {part}: the model file {name} does not say how its data was divided")
-    config = RunConfig(data=data, exclude=exclude, split=split, seed=_seed(model))
-    cells = load(config, height, progress=sys.stderr.isatty())
-    if cells.digest() != model.provenance["data"]:
-        raise DataError(
-            f"--part {part}: {data} {'with this' if exclude else 'without an'} exclusion list is not what "
-            f"{name} was trained on, so its parts are not known; give the same --data and --exclude"
-        )
+    cells = load_as_trained(model, name, data, exclude, f"--part {part}", progress=sys.stderr.isatty())
+    split = model.provenance["split"]
     excluded = int((~cells.kept).sum())
     if part == "test-all-labels":
         if split != "patient":
@@ -147,11 +135,6 @@ def _part(model: Sequential, name: str, data: str, exclude: str | None, part: st
         chosen = getattr(cells, part)
     patients = cells.patients[chosen] if split == "patient" else None
     return _Cells(cells.images[chosen], cells.labels[chosen], patients, excluded, cells.unreadable)
-
-
-def _seed(model: Sequential) -> int:
-    seed = model.provenance.get("seed", 0)
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 else 0
 
 
 def _table(figures: dict[str, Any]) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, dict[str, Any]]:
+    import platform
+
     import tinynet
     from tinynet import storage
 
-    shipped = {
-        name: f"{(storage.weights_folder() / f'{name}.safetensors').stat().st_size:,} bytes"
-        for name in storage.shipped_names()
-    }
+    shipped = {name: f"{os.path.getsize(storage.locate(name)):,} bytes" for name in storage.shipped_names()}
     return {
         "versions": {
             "tinynet": tinynet.__version__,
@@ -75,6 +72,8 @@ def _facts() -> dict[str, dict[str, Any]]:
 
 
 def _version(distributions: tuple[str, ...]) -> str:
+    from importlib import metadata
+
     for distribution in distributions:
         try:
             return metadata.version(distribution)
@@ -94,7 +93,7 @@ def _kernels() -> dict[str, Any]:
     elif problem is not None:
         why = f"Numba cannot be used: {problem}"
     else:
-        why = "Numba is there; for fewer than 256 pictures predict and evaluate use NumPy's"
+        why = "Numba is there; predictions too few to wait for it use NumPy's"
     facts: dict[str, Any] = {"in use": active, "why": why}
     if problem is None:
         from tinynet.kernels.numba.parallel import num_threads

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from tinynet.deploy.int8.model import Int8Model
     from tinynet.model import Sequential
 
-NOTICE = "Not a medical device; for research and teaching."
+    Classifier = Sequential | Int8Model
 
-FEW_IMAGES = 256  # for fewer, the NumPy kernels are done before Numba has compiled anything
+NOTICE = "Not a medical device; for research and teaching."
 
 
 def note(command: str, text: str) -> None:
@@ -34,14 +33,13 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, allow_nan=False)
 
 
-def load_classifier(name: str) -> Sequential:
+def load_classifier(name: str) -> Classifier:
     """The model file, or shipped model, of this name; ArgumentError unless it tells two classes apart."""
     import tinynet
     from tinynet.errors import ArgumentError
-    from tinynet.layers import final_activation
 
     model = tinynet.load(name)
-    ending = final_activation(list(model.chain.leaves())[-1])
+    ending = model.ending()
     if (ending, model.output_shape) not in (("softmax", (2,)), ("sigmoid", (1,))):
         shape = " x ".join(map(str, model.output_shape))
         raise ArgumentError(
@@ -53,18 +51,9 @@ def load_classifier(name: str) -> Sequential:
     return model
 
 
-def infected_probability(model: Sequential, images: np.ndarray) -> np.ndarray:
+def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
     return model.predict(images)[:, -1]
-
-
-def kernels_for(count: int) -> contextlib.AbstractContextManager[Any]:
-    """The kernels for this many images: NumPy's for few, unless TINYNET_KERNELS asks for others."""
-    from tinynet import kernels
-
-    if count < FEW_IMAGES and not os.environ.get("TINYNET_KERNELS"):
-        return kernels.using("numpy")
-    return contextlib.nullcontext()
 
 
 def percent(share: float) -> str:

@@ -7,7 +7,6 @@ cannot be read, or does not look like one segmented cell on black, gets no answe
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import os
 import sys
@@ -136,6 +135,8 @@ def write_csv(path: str, chunks: Chunks) -> None:
 
 
 def _csv_lines(rows: list[list]) -> bytes:
+    import csv
+
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")  # undecodable names as they are on the disk
@@ -152,7 +153,7 @@ def _entry(answer: Answer) -> dict[str, str | float | None]:
 
 def _table_name(name: str) -> str:
     """Refuse to write a table over a picture: `--csv *.png` without FILE would."""
-    from tinynet.data.folder import EXTENSIONS
+    from tinynet.image_files import EXTENSIONS
 
     if os.path.splitext(name)[1].lower() in EXTENSIONS | {".safetensors"}:
         raise argparse.ArgumentTypeError(f"wanted the name of the table to write, got {name}")

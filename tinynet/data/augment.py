@@ -13,6 +13,9 @@ from tinynet import kernels, random
 from tinynet.arguments import number
 from tinynet.errors import ArgumentError, ShapeError
 
+LARGEST_SIDE = 8192
+"""Pixels: positions in 16.16 fixed point reach 32,767, transforms of larger images might leave that."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -57,26 +60,32 @@ class Augmentation:
                 "Augmentation: wanted images (n, h, w, c) and n indices, "
                 f"got {images.shape} and {np.shape(indices)}"
             )
+        if max(images.shape[1:3]) > LARGEST_SIDE:
+            raise ShapeError(
+                f"Augmentation: wanted images of at most {LARGEST_SIDE} pixels a side, got {images.shape}"
+            )
         return kernels.active().warp(images, self.transforms(images.shape[1:3], seed, epoch, indices))
 
     def transforms(self, size: tuple[int, ...], seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
         """int32 (n, 2, 3) in 16.16 fixed point: from a target pixel (x, y) to the source position."""
         height, width = size
-        u = random.uniform(seed, epoch, indices, "augmentation", 7)
-        angle = np.radians((2 * u[:, 0] - 1) * self.rotation)
-        zoom = 1 + u[:, 1] * self.scale
-        shift_x, shift_y = (2 * u[:, 2] - 1) * self.shift * width, (2 * u[:, 3] - 1) * self.shift * height
-        shear = (2 * u[:, 4] - 1) * self.shear
-        flip_x = np.where(self.horizontal_flip & (u[:, 5] < 0.5), -1.0, 1.0)
-        flip_y = np.where(self.vertical_flip & (u[:, 6] < 0.5), -1.0, 1.0)
+        u = random.uniform(seed, epoch, indices, "augmentation", 7).T  # (7, n)
+        turn, _, right, down, lean, *_ = 2.0 * u - 1.0  # from -1 to 1
+        angle, zoom, shear = np.radians(turn * self.rotation), 1.0 + u[1] * self.scale, lean * self.shear
+        shift_x, shift_y = right * (self.shift * width), down * (self.shift * height)
+        flip_x = np.where(u[5] < 0.5, -1.0, 1.0) if self.horizontal_flip else 1.0
+        flip_y = np.where(u[6] < 0.5, -1.0, 1.0) if self.vertical_flip else 1.0
         cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
         # rotation * shear * flips, about the middle of the picture
-        matrix = np.empty((len(u), 2, 3))
-        matrix[:, 0, 0], matrix[:, 0, 1] = cosine * flip_x, (cosine * shear - sine) * flip_y
-        matrix[:, 1, 0], matrix[:, 1, 1] = sine * flip_x, (sine * shear + cosine) * flip_y
-        middle = np.array([(width - 1) / 2, (height - 1) / 2])
-        matrix[:, :, 2] = middle + np.stack([shift_x, shift_y], axis=1) - matrix[:, :, :2] @ middle
-        return np.round(matrix * 65536).astype(np.int32)
+        matrix = np.empty((2, 3, u.shape[1]))
+        (xx, xy, x0), (yx, yy, y0) = matrix
+        xx[:], xy[:] = cosine * flip_x, (cosine * shear - sine) * flip_y
+        yx[:], yy[:] = sine * flip_x, (sine * shear + cosine) * flip_y
+        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+        x0[:] = middle_x + shift_x - (xx * middle_x + xy * middle_y)
+        y0[:] = middle_y + shift_y - (yx * middle_x + yy * middle_y)
+        matrix *= 65536.0
+        return np.rint(matrix).astype(np.int32).transpose(2, 0, 1)
 
 
 TABLE_2 = Augmentation(rotation=20.0, vertical_flip=False)

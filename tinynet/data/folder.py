@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ArgumentError, DataError, FileAccessError
+from ..image_files import EXTENSIONS
 
 CLASS_NAMES = ("Uninfected", "Parasitized")
 """Class 0 and class 1.  Parasitized is the positive class, everywhere."""
@@ -28,11 +29,6 @@ FOLDER_NAMES = {
     "infected": 1,
 }
 """Names a class's folder may have, in lower case (upper and lower case are not told apart)."""
-
-EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
-)
-"""Of every format that tinynet.images.decode reads; training, evaluating and predicting use the same."""
 
 _PATIENT = re.compile(r"C([0-9]{1,18})(?![0-9])")
 _INSIDE = "cell_images"

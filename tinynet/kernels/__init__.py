@@ -4,7 +4,8 @@ Both sets are packages with the same names and signatures (numpy/ and numba/), o
 lane layout (blocks, channels, height, width, lanes).  Nothing is imported or compiled before
 the first operation asks for `active()`.
 
-TINYNET_KERNELS = numpy | numba | auto (default: numba where it can be imported).
+TINYNET_KERNELS = numpy | numba | auto (default: numba where it can be imported, but for a prediction so
+small that NumPy's are done before Numba has started: `for_images`).
 threads.py: on how many threads (TINYNET_NUM_THREADS).
 README.md in this folder describes the layout and how a kernel is added.
 """
@@ -12,6 +13,7 @@ README.md in this folder describes the layout and how a kernel is added.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import threading
@@ -24,6 +26,11 @@ from tinynet.errors import ArgumentError, MissingDependencyError
 from tinynet.kernels import threads
 
 NAMES = ("numpy", "numba")
+# Measured together, on two cores: importing Numba and loading compiled kernels from the cache, and what
+# NumPy's kernels take for an image.  Another machine is slower or faster at all of it alike.
+NUMBA_SECONDS, IMAGE_SECONDS, MULTIPLY_ADDS_A_SECOND = 0.9, 0.0003, 6.5e9
+
+_wanted: str | None = None  # what use() was told; else TINYNET_KERNELS counts
 _chosen: Any = None
 _of_thread = threading.local()
 
@@ -35,7 +42,7 @@ def active() -> Any:
     if chosen is not None:
         return chosen
     if _chosen is None:
-        _chosen = _choose(os.environ.get("TINYNET_KERNELS") or "auto")
+        _chosen = _choose(_name())
     return _chosen
 
 
@@ -44,8 +51,8 @@ def use(name: str) -> None:
 
     Raises ArgumentError for another name, MissingDependencyError where Numba cannot be imported.
     """
-    global _chosen
-    _chosen = _choose(name)
+    global _chosen, _wanted
+    _chosen, _wanted = None if name == "auto" else _choose(name), name
 
 
 @contextmanager
@@ -64,6 +71,24 @@ def release_memory() -> None:
     memory = sys.modules.get("tinynet.kernels.numba.memory")
     if memory is not None:
         memory.release()
+
+
+def for_images(count: int, multiply_adds: int) -> Any:
+    """The kernel set for a prediction: NumPy's if they will be done before Numba's could have started.
+
+    count          of images about to go forward through a network
+    multiply_adds  of that network for one of them
+    It is `active()` where kernels have been chosen, or where Numba's have been used and need no start.
+    """
+    chosen = getattr(_of_thread, "chosen", None) or _chosen
+    if chosen is None and _name() == "auto" and count < enough_images(multiply_adds):
+        return _choose("numpy")
+    return active()
+
+
+def enough_images(multiply_adds: int) -> int:
+    """For how many images of a network of so many multiply-adds starting Numba takes no longer than NumPy."""
+    return math.ceil(NUMBA_SECONDS / (IMAGE_SECONDS + multiply_adds / MULTIPLY_ADDS_A_SECOND))
 
 
 def numba_problem() -> str | None:
@@ -87,6 +112,10 @@ def _numba_failure() -> Exception | None:
         except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
             _failure.append(problem.with_traceback(None))
     return _failure[0]
+
+
+def _name() -> str:
+    return _wanted or os.environ.get("TINYNET_KERNELS") or "auto"
 
 
 def _choose(name: str) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True)
+class Window:
     """A window of `size` taps that moves by `stride` over an image with `padding` around it.
 
     Tap i of the window at output position o reads input position o * stride + i * dilation - before

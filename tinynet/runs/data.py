@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet.data import load_images, scan_folder, split_by_image, split_by_patient
 from tinynet.data.folder import CellFolder
 from tinynet.data.synthetic import synthetic_cells
+from tinynet.errors import ArgumentError, DataError
 from tinynet.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
+    from tinynet.network import Network
 
 SHARES = (0.72, 0.08, 0.20)  # of training, validation and test: the report's section 4.1
 
@@ -52,7 +58,8 @@ class RunData:
 
     def keep(self, indices: np.ndarray) -> None:
         """Forget the pictures of all images but these."""
-        self.images, rows = self.of(indices).copy(), np.full(len(self.names), -1)
+        places = indices if self.rows is None else self.rows[indices]
+        self.images, rows = self.images[places], np.full(len(self.names), -1)  # a copy, not a view
         rows[indices] = np.arange(len(indices))
         self.rows = rows
 
@@ -107,6 +114,35 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
         str(config.data),
         len(loaded.unreadable),
     )
+
+
+def load_as_trained(
+    model: Network | Int8Model, name: str, data: str, exclude: str | None, part: str, progress: bool = True
+) -> RunData:
+    """The data divided as this model's training divided it; raises where that is not known.
+
+    name, part: the model file and what is wanted of it ("--part test"), for messages.
+    Raises ArgumentError where the file says nothing of it, DataError for other data than it was.
+    """
+    assert model.input_shape is not None
+    height, width = model.input_shape[:2]
+    split = model.provenance.get("split")
+    if split not in ("patient", "image") or "data" not in model.provenance or height != width:
+        raise ArgumentError(f"{part}: the model file {name} does not say how its data was divided")
+    config = RunConfig(data=data, exclude=exclude, split=split, seed=training_seed(model))
+    cells = load(config, height, progress=progress)
+    if cells.digest() != model.provenance["data"]:
+        raise DataError(
+            f"{part}: {data} {'with this' if exclude else 'without an'} exclusion list is not what "
+            f"{name} was trained on, so its parts are not known; give the same --data and --exclude"
+        )
+    return cells
+
+
+def training_seed(model: Network | Int8Model) -> int:
+    """The seed of a model's training, from its file; 0 where it says none."""
+    seed = model.provenance.get("seed", 0)
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 else 0
 
 
 def _divided(images, labels, patients, names, kept, parts, source: str, unreadable: int = 0) -> RunData:

@@ -21,6 +21,7 @@ from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.data import RunData
 
 if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
     from tinynet.models.recipes import Stage
 
 MODEL_FILE = "model.safetensors"
@@ -75,10 +76,9 @@ def train(
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
-        x, held = data.of(data.training), data.of(data.validation)
-        with_labels = not stage.reconstructs
+        with_labels, held = not stage.reconstructs, data.of(data.validation)
         history = model.fit(
-            x,
+            data.of(data.training),
             data.labels[data.training] if with_labels else None,
             validation_data=(held, data.labels[data.validation]) if with_labels else held,
             epochs=stage.epochs,
@@ -89,6 +89,7 @@ def train(
             verbose=verbose,
         )
         kernels.release_memory()  # the next stage's arrays have other sizes
+        del held  # it is a view of all pictures
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
@@ -96,7 +97,7 @@ def train(
     assert model is not None
     result = measure(model, data, config)
     _warn_of_guessing(result["validation"])
-    model.provenance, model.metrics = _provenance(config, data, command), _for_the_file(result)
+    model.provenance, model.metrics = _provenance(config, data, command), for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
@@ -130,14 +131,7 @@ def _warn_of_guessing(validation: dict[str, Any]) -> None:
 
 
 def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
-    """Metrics of the validation and test parts, at the model's threshold.
-
-    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
-    patients back: excluding suspicious labels flatters any model.
-    """
-    parts = {"validation": data.validation, "test": data.test}
-    if not data.kept.all() and config.split == "patient":
-        parts["test_all_labels"] = data.test_with_excluded()
+    """What the data was, and the metrics of its parts (`measure_parts`)."""
     result: dict[str, Any] = {
         "split": config.split,
         "images": {name: len(getattr(data, name)) for name in ("training", "validation", "test")},
@@ -145,13 +139,28 @@ def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, An
         "unreadable": data.unreadable,
         "parameters": sum(parameter.size for parameter in model.parameters().values()),
     }
-    for name, part in parts.items():
-        probabilities = model.predict(data.of(part))[:, 1]
-        patients = data.patients[part] if config.split == "patient" else None
-        result[name] = metrics.evaluate_probabilities(
-            data.labels[part], probabilities, model.threshold, patients, seed=config.seed
+    return result | measure_parts(model, data, config.split, config.seed)
+
+
+def measure_parts(model: Sequential | Int8Model, data: RunData, split: str, seed: int) -> dict[str, Any]:
+    """Metrics of the validation and test parts, at the model's threshold.
+
+    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
+    patients back: excluding suspicious labels flatters any model.
+    """
+    parts = {"validation": data.validation, "test": data.test}
+    if not data.kept.all() and split == "patient":
+        parts["test_all_labels"] = data.test_with_excluded()
+    return {
+        name: metrics.evaluate_probabilities(
+            data.labels[part],
+            model.predict(data.of(part))[:, -1],
+            model.threshold,
+            data.patients[part] if split == "patient" else None,
+            seed=seed,
         )
-    return result
+        for name, part in parts.items()
+    }
 
 
 def _try(stages: list[Stage]) -> None:
@@ -215,7 +224,7 @@ def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any
     }
 
 
-def _for_the_file(result: dict[str, Any]) -> dict[str, Any]:
+def for_the_file(result: dict[str, Any]) -> dict[str, Any]:
     """The few figures a model file carries: of the test part, rounded, with intervals.
 
     Where images were excluded and it was measured, also of the test's patients with all their labels.

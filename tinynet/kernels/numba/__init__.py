@@ -21,6 +21,7 @@ from tinynet.kernels.numba.normalization import (
     normalize_input_gradient,
     normalize_sums,
 )
+from tinynet.kernels.numba.optimizer import adamw, all_finite, rmsprop, sgd
 from tinynet.kernels.numba.parallel import each_range, num_threads
 from tinynet.kernels.numba.pooling import (
     average_pool,
@@ -34,6 +35,8 @@ NAME = "numba"
 
 __all__ = [
     "NAME",
+    "adamw",
+    "all_finite",
     "average_pool",
     "average_pool_backward",
     "channel_moments",
@@ -58,6 +61,8 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop",
+    "sgd",
     "squared_error",
     "squared_error_gradient",
     "unpack",

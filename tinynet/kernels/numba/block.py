@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.block import Block
+from tinynet.kernels.numba import winograd
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
@@ -38,6 +39,7 @@ from tinynet.kernels.numba.simd import (
     where_place,
     zero,
 )
+from tinynet.kernels.numba.winograd import winograd_sums
 
 
 @inlined
@@ -73,10 +75,31 @@ def _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db):
 
 
 @kernel
+def _winograd_forward(
+    x, weights, bias, nothing, taps, square, corners, targets, shape, padding, outputs, plane, relu, pool,
+    first, last, padded, between, y, code,
+):  # fmt: skip
+    """Blocks first..last by winograd.py: pad, sum, and rectify or pool on the way out."""
+    channels, height, width = shape
+    row, x_plane = padding[3] * 16, padding[2] * padding[3] * 16
+    fill(padded, 0, padded.size)
+    for block in range(first, last):
+        copy_inside(
+            offset(x, block * channels * height * width * 16), channels, height, width, padding, padded
+        )
+        winograd_sums(
+            pointer(padded), row, x_plane, channels, pointer(weights), pointer(bias), pointer(nothing),
+            pointer(taps), pointer(square), pointer(corners), corners.size, pointer(targets), outputs,
+            offset(y, block * outputs * plane), plane, offset(code, block * outputs * plane), relu, pool,
+            pointer(between),
+        )  # fmt: skip
+
+
+@kernel
 def _backward(
     dy, x, y, code, weights, taps, sources, dy_targets, dx_taps, dx_positions, dx_targets, shape, padding,
-    outputs, size, image, relu, pool, needs_input, edges, first, last, padded, spread, kept, nothing,
-    dw, db, dx,
+    outputs, size, image, relu, pool, needs_input, winograd, taps_of_pieces, square, edges, first, last,
+    padded, spread, kept, nothing, dw, db, dx,
 ):  # fmt: skip
     """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1].
 
@@ -100,7 +123,17 @@ def _backward(
                     pointer(sources), offset(dy_targets, phase * sources.size), sources.size,
                     offset(dw, (group * phases + phase) * outputs * count),
                 )  # fmt: skip
-            if needs_input:  # the same sums of the cotangent image, with transposed weights
+            if not needs_input:
+                continue
+            # The same sums of the cotangent image, with transposed weights.
+            if winograd:
+                winograd_sums(
+                    pointer(spread), image[3] * 16, image_plane, outputs, pointer(weights), pointer(nothing),
+                    pointer(nothing), pointer(taps_of_pieces), pointer(square), pointer(dx_positions),
+                    dx_positions.size, pointer(dx_targets), channels, offset(dx, block * channels * plane),
+                    plane, pointer(code), False, False, pointer(kept),
+                )  # fmt: skip
+            else:
                 weighted_sums(
                     pointer(spread), pointer(weights), pointer(nothing), pointer(dx_taps), dx_taps.size,
                     pointer(dx_positions), pointer(dx_targets), 0, dx_positions.size, channels,
@@ -122,8 +155,26 @@ def conv_block(
     plane = size[0] * size[1] * LANES
     y = empty((blocks, outputs, *size, LANES), x.dtype)
     code = empty(y.shape if block.pool else (0,), np.uint8)
-    packed = mix_weights(weight, tables)[tables.forward_order]
     flat, flat_y, flat_code, bias = x.ravel(), y.reshape(-1), code.reshape(-1), np.ascontiguousarray(bias)
+    work = _work(tables, blocks, outputs)
+    if winograd.suits(block, channels, outputs, height, width):
+        w = winograd.tables_for(
+            channels, outputs, *block.convolved_size(height, width), block.pool, backward=False
+        )
+        packed, nothing = w.pack(weight), np.zeros(outputs, x.dtype)
+
+        def winograd_task(first: int, last: int) -> None:
+            padded = scratch("padded", tables.padded_size(channels), x.dtype)
+            between = scratch("winograd", winograd.room(channels, outputs), x.dtype)
+            _winograd_forward(
+                flat, packed, bias, nothing, w.taps, w.square, w.corners, w.targets,
+                (channels, height, width), tables.padding, outputs, plane, block.relu, block.pool, first,
+                last, padded, between, flat_y, flat_code,
+            )  # fmt: skip
+
+        over_ranges(winograd_task, blocks, work)
+        return y, code if block.pool else None
+    packed = mix_weights(weight, tables)[tables.forward_order]
 
     def task(first: int, last: int) -> None:
         padded = scratch("padded", tables.padded_size(channels), x.dtype)
@@ -134,7 +185,7 @@ def conv_block(
             outputs * plane, block.relu, block.pool, first, last, padded, kept, flat_y, flat_code,
         )  # fmt: skip
 
-    over_ranges(task, blocks, _work(tables, blocks, outputs))
+    over_ranges(task, blocks, work)
     return y, code if block.pool else None
 
 
@@ -151,7 +202,17 @@ def conv_block_backward(
     blocks, channels, height, width, _ = x.shape
     outputs = weight.shape[3]
     tables = tables_for(block, channels, outputs, height, width)
-    packed = mix_weights(weight, tables)[tables.backward_order] if needs_input else np.empty(0, x.dtype)
+    by_winograd = needs_input and winograd.suits(block, channels, outputs, height, width)
+    if by_winograd:
+        w = winograd.tables_for(outputs, channels, height, width, pool=False, backward=True)
+        packed, room = w.pack(weight), winograd.room(outputs, channels)
+        back = w.taps, w.corners, w.targets
+        pieces = w.taps, w.square
+    else:
+        packed = mix_weights(weight, tables)[tables.backward_order] if needs_input else np.empty(0, x.dtype)
+        room = kept_numbers(tables.dx_taps.size, channels)
+        back = tables.dx_taps, tables.dx_positions, tables.dx_targets
+        pieces = tables.dx_taps, tables.dx_taps
     edges = group_edges(blocks)
     groups = len(edges) - 1
     dw = np.zeros((groups, outputs * tables.taps.size), x.dtype)
@@ -164,12 +225,12 @@ def conv_block_backward(
     def task(first: int, last: int) -> None:
         padded = scratch("padded", tables.padded_size(channels), x.dtype)
         spread = scratch("spread", outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
-        kept = scratch("kept", kept_numbers(tables.dx_taps.size, channels), x.dtype)
+        kept = scratch("winograd" if by_winograd else "kept", room, x.dtype)
         _backward(
             flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
-            tables.dx_taps, tables.dx_positions, tables.dx_targets, (channels, height, width), tables.padding,
-            outputs, block.output_size(height, width), tables.image, block.relu, block.pool, needs_input,
-            edges, first, last, padded, spread, kept, nothing, dw, db, flat_dx,
+            *back, (channels, height, width), tables.padding, outputs, block.output_size(height, width),
+            tables.image, block.relu, block.pool, needs_input, by_winograd, *pieces, edges, first, last,
+            padded, spread, kept, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
     over_ranges(task, groups, 2 * _work(tables, blocks, outputs))

@@ -30,6 +30,8 @@ import numba
 from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
 
+from tinynet.kernels.numba.tiles import WIDTH
+
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, and vectors of 16 lanes exist in compiled code only")
 
@@ -72,7 +74,8 @@ def cached(function: Callable) -> Any:
 
 def inlined(function: Callable) -> Any:
     """Decorator: a helper that kernels of the same file call; it is compiled into them."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 class KernelCache:
@@ -208,6 +211,7 @@ def _digest() -> str:
     for name, value in sorted(os.environ.items()):
         if name.startswith("NUMBA_") and name not in _NOT_CODE:
             digest.update(f"{name}={value}\n".encode())
+    digest.update(f"tiles of {WIDTH} lanes".encode())
     for source in _sources():
         digest.update(f"{source.name}\n".encode())
         digest.update(source.read_bytes())

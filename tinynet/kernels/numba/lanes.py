@@ -7,7 +7,7 @@ import numpy as np
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
-from tinynet.kernels.numba.simd import LANES, multiply_add, splat, store, transpose_bytes, widen_bytes
+from tinynet.kernels.numba.simd import LANES, multiply_add, offset, splat, store, transpose_bytes, widen_bytes
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
@@ -28,33 +28,33 @@ def _pack(images, count, pixels, channels, first, last, packed):
 
 @kernel
 def _pack_bytes(images, scale, shift, count, pixels, channels, first, last, bytes_, packed):
-    """packed = images * scale + shift, of 16 consecutive bytes of 16 images at a time.
+    """packed = images * scale + shift, of 16 pixels of 16 images at a time.
 
-    bytes_: 256 bytes of scratch for their transposition.
+    bytes_: 256 bytes of scratch a channel, for those pixels with the images side by side.
     """
     size = pixels * channels  # bytes of an image
     for block in range(first, last):
         real = min(16, count - block * 16)
         start = block * 16 * size
-        whole = size // 16 * 16 if real == 16 else 0
-        p, c = 0, 0
-        for at in range(0, whole, 16):
-            transpose_bytes(images, start + at, size, bytes_)
-            for k in range(16):
-                value = widen_bytes(bytes_, k * 16)
+        whole = pixels // 16 * 16 if real == 16 else 0
+        for p in range(0, whole, 16):
+            for tile in range(channels):
+                part = offset(bytes_, tile * 256)
+                transpose_bytes(images, start + p * channels + tile * 16, size, part)
+            for c in range(channels):
                 target = ((block * channels + c) * pixels + p) * 16
-                store(packed, target, multiply_add(value, splat(scale[c]), splat(shift[c])))
-                c += 1
-                if c == channels:
-                    p, c = p + 1, 0
-        for byte in range(whole, size):  # what is left of the images, or of a block that is not full
-            p, c = byte // channels, byte % channels
-            target = ((block * channels + c) * pixels + p) * 16
-            for lane in range(real):
-                value_of_one = np.float32(images[start + lane * size + byte])
-                packed[target + lane] = value_of_one * scale[c] + shift[c]
-            for lane in range(real, 16):
-                packed[target + lane] = 0
+                factor, summand = splat(scale[c]), splat(shift[c])
+                for k in range(16):
+                    value = widen_bytes(bytes_, (k * channels + c) * 16)
+                    store(packed, target + k * 16, multiply_add(value, factor, summand))
+        for p in range(whole, pixels):  # what is left of the images, or of a block that is not full
+            for c in range(channels):
+                target = ((block * channels + c) * pixels + p) * 16
+                for lane in range(real):
+                    value_of_one = np.float32(images[start + lane * size + p * channels + c])
+                    packed[target + lane] = value_of_one * scale[c] + shift[c]
+                for lane in range(real, 16):
+                    packed[target + lane] = 0
 
 
 @kernel
@@ -110,7 +110,7 @@ def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: 
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
 
     def task(first: int, last: int) -> None:
-        bytes_ = np.empty(256, np.uint8)
+        bytes_ = np.empty(256 * channels, np.uint8)
         _pack_bytes(source, scale, shift, count, height * width, channels, first, last, bytes_, target)
 
     over_ranges(task, blocks, packed.size * ELEMENT)

@@ -72,7 +72,7 @@ def _weighted_tiles(rows: int) -> Callable[..., Any]:
     @inlined
     def run(
         x, weights, bias, taps, count, positions, targets, begin, end, low, high, y, plane, code, relu, pool,
-        kept,
+        kept, lanes,
     ):  # fmt: skip
         passes = max(1, (count + TAPS - 1) // TAPS)  # no tap at all leaves the bias
         for p in range(begin, end, COLUMNS):
@@ -81,7 +81,7 @@ def _weighted_tiles(rows: int) -> Callable[..., Any]:
             for number in range(passes):
                 first, last = count * number // passes, count * (number + 1) // passes
                 for o in range(low, high, rows):
-                    for part in range(0, LANES, WIDTH):
+                    for part in range(0, lanes, WIDTH):
                         tile = tile_rows(bias, o, rows, COLUMNS)
                         keep = o * KEPT + part * rows * COLUMNS
                         if number > 0:
@@ -107,29 +107,31 @@ _weighted_tall, _weighted_two, _weighted_one = _weighted_tiles(ROWS), _weighted_
 
 @inlined
 def weighted_sums(
-    x, weights, bias, taps, count, positions, targets, begin, end, outputs, y, plane, code, relu, pool, kept
-):
+    x, weights, bias, taps, count, positions, targets, begin, end, outputs, y, plane, code, relu, pool, kept,
+    lanes=LANES,
+):  # fmt: skip
     """y[o * plane + targets[p]] for positions begin..end and all outputs.
 
     relu, pool  whether they are rectified, and then pooled: four positions are one window
     weights  (outputs, count), as tile_weights lays them out
     kept     scratch of kept_numbers(count, outputs)
+    lanes    16, or WIDTH for sums of one part
     """
     tall, two = tile_edges(outputs)
     if tall > 0:
         _weighted_tall(
             x, weights, bias, taps, count, positions, targets, begin, end, 0, tall, y, plane, code, relu,
-            pool, kept,
+            pool, kept, lanes,
         )  # fmt: skip
     if two > tall:
         _weighted_two(
             x, weights, bias, taps, count, positions, targets, begin, end, tall, two, y, plane, code, relu,
-            pool, kept,
+            pool, kept, lanes,
         )  # fmt: skip
     if outputs > two:
         _weighted_one(
             x, weights, bias, taps, count, positions, targets, begin, end, two, outputs, y, plane, code,
-            relu, pool, kept,
+            relu, pool, kept, lanes,
         )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def _columns(builder, tuple_value, count: int):
     return [builder.extract_value(tuple_value, column) for column in range(count)]
 
 
-def _load_scalar(context, builder, array_type, array, index, row: int):
+def load_scalar(context, builder, array_type, array, index, row: int):
     at = builder.add(index, context.get_constant(types.intp, row))
     return builder.load(element_pointer(context, builder, array_type, array, at))
 
@@ -109,7 +109,7 @@ def tile_rows(typing, array, index, rows, columns):
     def generate(context, builder, signature, arguments):
         value = ir.Constant(context.get_value_type(tile), ir.Undefined)
         for row in range(tile.rows):
-            scalar = _load_scalar(context, builder, signature.args[0], arguments[0], arguments[1], row)
+            scalar = load_scalar(context, builder, signature.args[0], arguments[0], arguments[1], row)
             entry = splat_scalar(builder, tile_vector(tile.scalar), scalar)
             for column in range(tile.columns):
                 value = builder.insert_value(value, entry, row * tile.columns + column)
@@ -158,7 +158,7 @@ def tile_add_weighted(typing, tile, weights, weight_index, x, index, columns):
             splat_scalar(
                 builder,
                 tile_vector(tile.scalar),
-                _load_scalar(context, builder, signature.args[1], weights, weight_index, row),
+                load_scalar(context, builder, signature.args[1], weights, weight_index, row),
             )
             for row in range(tile.rows)
         ]

@@ -12,6 +12,9 @@ import numpy as np
 from tinynet.errors import ArgumentError
 from tinynet.kernels import numba as kernels
 from tinynet.kernels.block import Block
+from tinynet.kernels.numba.single import one_image, unchanged
+from tinynet.kernels.numba.single_plan import RECORD
+from tinynet.kernels.numba.winograd import MANY
 from tinynet.kernels.window import Window
 
 
@@ -25,6 +28,13 @@ def warmup(dtype: Any = np.float32, progress: Callable[[int, int, str], None] | 
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ArgumentError(f"warmup: wanted dtype float32 or float64, got {np.dtype(dtype)}")
     steps = _steps(np.dtype(dtype))
+    if np.dtype(dtype) == np.float32:
+        empty, numbers = np.zeros((0, 2), np.int64), np.zeros(1, np.float32)
+        plan, codes = np.zeros(RECORD, np.int64), np.zeros(1, np.uint8)  # no operation
+        steps += [
+            partial(one_image, plan, numbers, numbers, codes, numbers, 1, numbers),
+            partial(unchanged, empty, numbers[:0].view(np.int32)),
+        ]
     started = time.perf_counter()
     for done, step in enumerate(steps):
         if progress is not None:
@@ -43,6 +53,7 @@ def _steps(dtype: np.dtype) -> list[partial]:
     padded = Window((3, 3), padding=((1, 1), (1, 1)))
     half, pooled = Window((2, 2), (2, 2)), np.zeros((1, 2, 1, 1, 16), dtype)
     block, code = Block(padded, relu=True, pool=True), np.zeros((1, 1, 1, 1, 16), np.uint8)
+    many, square = np.zeros((1, MANY, 2, 2, 16), dtype), np.zeros((3, 3, MANY, MANY), dtype)
     maximum, channel = np.zeros(code.shape, dtype), np.ones(2)
     keys = np.zeros((1, 16), np.uint32)
     images, codes = np.zeros((1, 2, 2, 2), dtype), np.zeros((1, 2, 2, 2), np.uint8)
@@ -53,6 +64,7 @@ def _steps(dtype: np.dtype) -> list[partial]:
         partial(k.conv2d_weight_gradient, x, y, padded, 1),
         partial(k.channel_sum, x),
         partial(k.conv_block, x, weight, bias, block),
+        partial(k.conv_block, many, square, square[0, 0, 0], block),  # by Winograd's method
         partial(k.conv_block_backward, maximum, x, weight, maximum, code, block, True),
         partial(k.relu, x),
         partial(k.relu_backward, x, x),
@@ -71,6 +83,12 @@ def _steps(dtype: np.dtype) -> list[partial]:
         partial(k.dropout, x, keys, 0.5),
         partial(k.squared_error, x, x, count),
         partial(k.squared_error_gradient, x, x, 1.0, count),
+        partial(k.sgd, bias, bias, None, 0.1, 0.0, 0.0, False),
+        partial(k.sgd, bias, bias, bias, 0.1, 0.0, 0.9, False),
+        partial(k.rmsprop, bias, bias, bias, None, 0.1, 0.0, 0.9, 1e-7, 0.0),
+        partial(k.rmsprop, bias, bias, bias, bias, 0.1, 0.0, 0.9, 1e-7, 0.9),
+        partial(k.adamw, bias, bias, bias, bias, 0.1, 0.0, 0.9, 0.999, 1e-8, 1),
+        partial(k.all_finite, bias),
         partial(k.pack, images, 16),
         partial(k.unpack, x, count),
         partial(k.pack_bytes, codes, channel, channel, 16),

@@ -22,6 +22,7 @@ from tinynet.kernels.numpy.normalization import (
     normalize_input_gradient,
     normalize_sums,
 )
+from tinynet.kernels.numpy.optimizer import adamw, all_finite, rmsprop, sgd
 from tinynet.kernels.numpy.parallel import each_range, num_threads
 from tinynet.kernels.numpy.pooling import (
     average_pool,
@@ -35,6 +36,8 @@ NAME = "numpy"
 
 __all__ = [
     "NAME",
+    "adamw",
+    "all_finite",
     "average_pool",
     "average_pool_backward",
     "channel_moments",
@@ -59,6 +62,8 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop",
+    "sgd",
     "squared_error",
     "squared_error_gradient",
     "unpack",

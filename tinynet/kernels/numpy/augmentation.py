@@ -11,7 +11,8 @@ def warp(images: np.ndarray, transforms: np.ndarray) -> np.ndarray:
     images      uint8 (n, h, w, c)
     transforms  int32 (n, 2, 3) in 16.16 fixed point, from target to source pixel coordinates:
                 source_x = t[0, 0] * x + t[0, 1] * y + t[0, 2], source_y = t[1, 0] * x + ...
-    Weights have 8 bits; the result is rounded half up.
+    Positions are int32, and wrap around as such beyond 32,767 pixels.  Weights have 8 bits; the result
+    is rounded half up.
     """
     count, height, width, channels = images.shape
     framed = np.zeros((count, height + 2, width + 2, channels), np.int32)  # a black frame of one pixel

@@ -1,0 +1,169 @@
+"""One image at a time: a model compiled into a plan that one call of one kernel carries out.
+
+Batches fill vectors with sixteen images (tinynet/kernels/README.md); a single image fills them with
+neighbouring pixels.  `predict` of a model comes here for a few images where the Numba kernels are in
+use; tinynet.deploy.single is the same for those who count microseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinynet import kernels
+from tinynet.errors import ArgumentError
+from tinynet.layers import Chain
+
+if TYPE_CHECKING:
+    from tinynet.network import Network
+
+FEW = 8
+"""Up to so many images `predict` computes one after another; sixteen at once take longer than these."""
+
+
+class Program:
+    """A built model's weights, packed as they are now, and its operations, for images one at a time.
+
+    Safe to call from several threads: each has activations of its own.  Raises ArgumentError where a
+    layer is not one that the kernel has (Residual, Concatenate), or activations take too much memory.
+    """
+
+    def __init__(self, network: Network):
+        from tinynet.kernels.numba import single as kernel
+        from tinynet.single.plan import make_plan
+        from tinynet.single.steps import planes, steps_of
+
+        assert network.input_shape is not None
+        self.input_shape, self.output_shape = network.input_shape, network.output_shape
+        made = network.preprocessing
+        scale, shift = np.ones(self.input_shape[-1]), np.zeros(self.input_shape[-1])
+        self.takes_bytes = made is not None
+        if made is not None:
+            deviation = np.array(made.deviation)
+            scale, shift = made.scale / deviation, -np.array(made.mean) / deviation
+        if len(self.input_shape) == 1:  # (features,)
+            scale, shift = np.ones(self.input_shape[0]), np.zeros(self.input_shape[0])
+        steps = steps_of(network.layers, self.input_shape, network.temperature)
+        self.plan, numbers, self._scratch, outputs = make_plan(steps, planes(self.input_shape), scale, shift)
+        self.numbers = aligned(numbers)
+        assert outputs == int(np.prod(self.output_shape))
+        self._run = kernel.one_image
+        self._of_thread = threading.local()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """What the model's `predict` gives for images (n, ...) of its shape: float32 (n, outputs...).
+
+        images: uint8 or float32, C-contiguous and writeable as a whole, which is not checked here.
+        """
+        results = np.empty((len(images), *self.output_shape), FLOATS)
+        codes, values = (images.ravel(), NO_VALUES) if images.dtype == BYTES else (NO_CODES, images.ravel())
+        self._run(self.plan, self.numbers, self.scratch(), codes, values, len(images), results.reshape(-1))
+        return results
+
+    def scratch(self) -> np.ndarray:
+        """The calling thread's memory for activations."""
+        try:
+            memory: np.ndarray = self._of_thread.memory
+        except AttributeError:
+            memory = self._of_thread.memory = aligned(np.zeros(self._scratch, FLOATS))
+        return memory
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins at a cache line: half of all vector loads and stores would cross one otherwise."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype)
+    copy[...] = array
+    return copy
+
+
+BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
+NO_CODES, NO_VALUES = np.empty(0, np.uint8), np.empty(0, np.float32)
+
+
+class _Packed:
+    """A model's Program (None: it has none), and how to tell that the model still is what was packed.
+
+    Weights may change at any time and in many ways: training, load_state, an assignment into an array.
+    So nobody is asked to announce it: everything is compared, objects by identity and numbers bit for
+    bit, which takes a tenth of the time that computing takes.
+    """
+
+    def __init__(self, network: Network):
+        self.chains = [(block, list(block.layers)) for block in _chains(network.chain)]
+        self.settings = (network.temperature, network.preprocessing)
+        layers = [layer for layer in network.chain.leaves() if layer.parameters]
+        self.parameters = [(layer, dict(layer.parameters)) for layer in layers]
+        tensors = [tensor for layer in layers for tensor in layer.parameters.values()]
+        self.arrays = [(tensor, tensor.data) for tensor in tensors]
+        self.buffers = [
+            (layer.buffers, name, layer.buffers[name]) for layer in layers for name in layer.buffers
+        ]
+        arrays = [array for _, array in self.arrays] + [array for *_, array in self.buffers]
+        places = [(array.ctypes.data, array.size) for array in arrays]
+        self.addresses = np.array(places, np.int64).reshape(-1, 2)
+        self.kept = np.concatenate([NO_VALUES, *[array.ravel() for array in arrays]]).view(np.int32)
+        self.program: Program | None = None
+        if all(array.dtype == FLOATS and array.flags.c_contiguous for array in arrays):
+            with contextlib.suppress(ArgumentError):
+                self.program = Program(network)
+
+    def fits(self, network: Network) -> bool:
+        """Whether packing again would give the same."""
+        from tinynet.kernels.numba.single import unchanged
+
+        if (network.temperature, network.preprocessing) != self.settings:
+            return False
+        for block, layers in self.chains:
+            if block.layers != layers:
+                return False
+        for layer, parameters in self.parameters:
+            if layer.parameters != parameters:
+                return False
+        for tensor, array in self.arrays:
+            if tensor.data is not array:
+                return False
+        for buffers, name, array in self.buffers:
+            if buffers[name] is not array:
+                return False
+        return self.program is None or unchanged(self.addresses, self.kept)
+
+
+def _chains(chain: Chain) -> Iterator[Chain]:
+    yield chain
+    for layer in chain.layers:
+        if isinstance(layer, Chain):
+            yield from _chains(layer)
+
+
+_packed: weakref.WeakKeyDictionary[Network, _Packed] = weakref.WeakKeyDictionary()
+
+
+def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
+    """What `network.predict` gives for a few images, or None where that is the batch kernels' work.
+
+    That is where the Numba kernels are not in use, the model has a layer that is not one of the
+    kernel's, or the images are not uint8 or float32 of the model's shape.  Weights are packed at the
+    first call, and again when they have changed.
+    """
+    if kernels.active().NAME != "numba" or images.shape[1:] != network.input_shape:
+        return None
+    if images.dtype == BYTES:
+        if network.preprocessing is None:
+            return None
+    elif images.dtype != FLOATS:
+        return None
+    packed = _packed.get(network)
+    if packed is None or not packed.fits(network):
+        packed = _packed[network] = _Packed(network)
+    if packed.program is None:
+        return None
+    if not images.flags.carray:
+        images = np.array(images, order="C")
+    return packed.program(images)
