@@ -88,7 +88,7 @@ print(f'{platform.machine()}, {sys.maxsize.bit_length() + 1} bits, Python {platf
     for model in autoencoder small-cnn; do
         echo "+ $architecture: tinynet predict $model"
         inside sh -c "cd /root/check/cells && tinynet predict $model cell_images --json" \
-            2> /dev/null > "$work/$model.$architecture.json"
+            2> "$work/messages" > "$work/$model.$architecture.json" || fail "$(cat "$work/messages")"
         "$python" - "$work/$model.json" "$work/$model.$architecture.json" << 'PYTHON'
 import json, sys
 here, there = (json.load(open(path)) for path in sys.argv[1:])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import tinynet as tn
 
+_ALONE = (tn.ReLU, tn.ReLU6, tn.Sigmoid, tn.Tanh)
 NAMED = {
     "stride, groups, dilation": lambda: [
         tn.Conv2D(6, 3, stride=2, activation="relu"),
@@ -92,7 +94,10 @@ def networks(draw) -> tn.Sequential:
         layers += [tn.Flatten(), tn.Dense(draw(st.integers(1, 20)), draw(_ACTIVATION))]
         if draw(st.booleans()):
             layers += [tn.BatchNorm(), tn.Dense(draw(st.integers(2, 4)), "softmax")]
-    return randomised(tn.Sequential(layers, shape), draw(st.integers(0, 99)))
+    model = randomised(tn.Sequential(layers, shape), draw(st.integers(0, 99)))
+    # One activation and nothing else is refused, as a model that computes nothing.
+    assume(len(model.layers) > 1 or not isinstance(model.layers[0], _ALONE))
+    return model
 
 
 _ACTIVATION = st.sampled_from([None, "relu", "relu6", "sigmoid", "tanh"])

@@ -305,13 +305,13 @@ def test_a_test_without_exclusions_says_nothing_of_them(run, cells, tmp_path):
 
 
 def test_a_trained_model_carries_the_figures_with_and_without_exclusions():
-    from tinynet.runs.run import _for_the_file
+    from tinynet.runs.run import for_the_file
 
     generator = np.random.default_rng(0)
     labels, patients = generator.integers(0, 2, 60), np.arange(60) % 6
     measured = evaluate_probabilities(labels, generator.random(60), 0.5, patients, seed=0)
-    assert set(_for_the_file({"test": measured})) == {"test"}
-    carried = _for_the_file({"test": measured, "test_all_labels": measured})
+    assert set(for_the_file({"test": measured})) == {"test"}
+    carried = for_the_file({"test": measured, "test_all_labels": measured})
     assert carried["test_all_labels"] == carried["test"]
     assert carried["test"]["specificity"][0] == round(measured["specificity"], 4)
 

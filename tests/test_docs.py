@@ -10,7 +10,7 @@ import pytest
 from tinynet.data.synthetic import synthetic_cells
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/prediction.md", "docs/looking-inside.md", "docs/onnx.md"]
+PAGES = ["README.md", "docs/prediction.md", "docs/looking-inside.md", "docs/int8.md", "docs/onnx.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -342,7 +342,7 @@ def test_a_model_in_int8_is_refused(run, tmp_path):
     model, images = classifier(), np.zeros((4, 32, 32, 3), np.uint8)
     model.quantize("int8", images).save(tmp_path / "m.safetensors")
     status, out, err = run(tmp_path / "m.safetensors")
-    assert (status, out) == (1, "") and "is in int8, which cannot be trained" in err
+    assert (status, out) == (1, "") and "is in int8, which is not trained" in err
 
 
 @pytest.mark.parametrize(

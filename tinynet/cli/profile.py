@@ -59,7 +59,6 @@ def _count(text: str) -> int:
 
 def _model(name: str) -> Sequential:
     import tinynet
-    from tinynet import Sequential
     from tinynet.errors import ArgumentError
 
     if name == RECONSTRUCTION:
@@ -67,8 +66,8 @@ def _model(name: str) -> Sequential:
 
         return autoencoder().compile(tinynet.RMSprop(1e-3), "mse")  # as recipes.py trains it
     model = tinynet.load(name)
-    if not isinstance(model, Sequential):
-        raise ArgumentError(f"{name} is in int8, which cannot be trained: profile what it was made of")
+    if not isinstance(model, tinynet.Sequential):
+        raise ArgumentError(f"{name} is in int8, which is not trained: give the float model it was made of")
     return model
 
 

@@ -66,13 +66,6 @@ def using(name: str) -> Iterator[Any]:
         _of_thread.chosen = before
 
 
-def release_memory() -> None:
-    """Give back the memory that the Numba kernels keep for their next results, up to 256 MB."""
-    memory = sys.modules.get("tinynet.kernels.numba.memory")
-    if memory is not None:
-        memory.release()
-
-
 def for_images(count: int, multiply_adds: int) -> Any:
     """The kernel set for a prediction: NumPy's if they will be done before Numba's could have started.
 
@@ -89,6 +82,13 @@ def for_images(count: int, multiply_adds: int) -> Any:
 def enough_images(multiply_adds: int) -> int:
     """For how many images of a network of so many multiply-adds starting Numba takes no longer than NumPy."""
     return math.ceil(NUMBA_SECONDS / (IMAGE_SECONDS + multiply_adds / MULTIPLY_ADDS_A_SECOND))
+
+
+def release_memory() -> None:
+    """Give back the memory that the Numba kernels keep for their next results, up to 256 MB."""
+    memory = sys.modules.get("tinynet.kernels.numba.memory")
+    if memory is not None:
+        memory.release()
 
 
 def numba_problem() -> str | None:

@@ -126,8 +126,8 @@ def _describe(operation: Operation, arrays: Arrays) -> dict[str, Any]:
         if isinstance(value, np.ndarray):
             arrays[f"{operation.name}.{name}"] = value
         elif isinstance(value, Store | Window):
-            for field in dataclasses.fields(value):
-                add(field.name, getattr(value, field.name))
+            for part in (*_STORE, "multiplier", "shift") if isinstance(value, Store) else _WINDOW:
+                add(part, getattr(value, part))
         else:
             described["scale" if name == "store" else name] = value
 

@@ -29,12 +29,7 @@ def warmup(dtype: Any = np.float32, progress: Callable[[int, int, str], None] | 
         raise ArgumentError(f"warmup: wanted dtype float32 or float64, got {np.dtype(dtype)}")
     steps = _steps(np.dtype(dtype))
     if np.dtype(dtype) == np.float32:
-        empty, numbers = np.zeros((0, 2), np.int64), np.zeros(1, np.float32)
-        plan, codes = np.zeros(RECORD, np.int64), np.zeros(1, np.uint8)  # no operation
-        steps += [
-            partial(one_image, plan, numbers, numbers, codes, numbers, 1, numbers),
-            partial(unchanged, empty, numbers[:0].view(np.int32)),
-        ]
+        steps += _one_image_steps()
     started = time.perf_counter()
     for done, step in enumerate(steps):
         if progress is not None:
@@ -43,6 +38,16 @@ def warmup(dtype: Any = np.float32, progress: Callable[[int, int, str], None] | 
     if progress is not None:
         progress(len(steps), len(steps), "")
     return time.perf_counter() - started
+
+
+def _one_image_steps() -> list[partial]:
+    """The two kernels behind tinynet.single, with a plan of no operation."""
+    empty, numbers = np.zeros((0, 2), np.int64), np.zeros(1, np.float32)
+    plan, codes = np.zeros(RECORD, np.int64), np.zeros(1, np.uint8)
+    return [
+        partial(one_image, plan, numbers, numbers, codes, numbers, 1, numbers),
+        partial(unchanged, empty, numbers[:0].view(np.int32)),
+    ]
 
 
 def _steps(dtype: np.dtype) -> list[partial]:
