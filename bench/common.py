@@ -155,7 +155,7 @@ class Others:
 
 
 def _processor_seconds() -> tuple[float, float, float] | None:
-    """Seconds since the start: busy, of this process, and all, summed over processors."""
+    """Seconds since the start: busy, of this process and those it waited for, and all processors' summed."""
     try:
         with open("/proc/stat") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
@@ -164,7 +164,7 @@ def _processor_seconds() -> tuple[float, float, float] | None:
     per_second = os.sysconf("SC_CLK_TCK")
     idle = (ticks[3] + ticks[4]) / per_second  # idle, and waiting for a disk
     total = sum(ticks) / per_second
-    return total - idle, time.process_time(), total
+    return total - idle, sum(os.times()[:4]), total
 
 
 def peak(threads: int) -> Contestant | Absent:

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinynet.models import autoencoder, classifier, small_cnn
 
-from bench import common, compare, predict_startup, scaling, works
+from bench import common, compare, memory, predict_startup, scaling, startup, works
 from bench.common import Absent, Contestant, Disagreement
 from bench.works import WORKS
 from tinynet import kernels
+from tinynet.data import scan_folder
 
 rates = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
 
@@ -219,6 +220,15 @@ def test_the_goals_peer_is_its_plain_name_where_it_has_one():
     assert compare.figures(seconds, 1.0, ("ONNX Runtime", 2.5))["best"] == "ONNX Runtime"
 
 
+def test_the_peak_is_the_packages_own_or_absent():
+    found = common.peak(1)
+    if kernels.numba_problem():
+        assert isinstance(found, Absent) and "measured with Numba" in found.reason
+    else:
+        assert found.name == common.PEAK and found.images > 0
+        found.run()
+
+
 def result(seconds, **changes):
     return {
         "work": "w", "title": "a work", "goal": ("PyTorch", 4.5), "operations": 5e6, "others": 0.0,
@@ -293,6 +303,72 @@ def test_scaling_series_build_and_draw(tmp_path):
     drawn = {"series": "batch size", "title": "a title", "points": scaling.flagged(points)}
     scaling.draw([drawn], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Waiting, and memory.
+
+
+def process(first, compiling):
+    times = {"tinynet imported": 0.5, "first step done": first, "fit done": 9.0, "loading": 0.1}
+    return {**times, "compiling": compiling, "kernels": 7, "compiled": 7 if compiling else 0}
+
+
+def test_waiting_is_summed_up_by_medians_and_held_against_the_goals():
+    cached, first = [process(t, 0.0) for t in (1.0, 1.2, 9.0)], [process(30.0, 16.0)]
+    lines = startup.summary({"cached": cached, "first": first}).splitlines()
+    assert lines[0].split() == ["seconds", "cached,", "3", "runs", "first,", "1", "runs"]
+    assert "first step done           1.20    (1.00 to 9.00)     30.00  (30.00 to 30.00)" in lines
+    assert "cached, first step done: 1.20 s, goal 1.5 s reached" in lines
+    assert "first, compiling: 16.00 s, goal 15 s missed" in lines
+    assert lines[-1].strip() == "kernels compiled: 7 of 7"
+
+
+def test_a_process_tells_its_times():
+    if kernels.numba_problem():
+        pytest.skip("Numba is absent")
+    from tinynet.kernels.numba.compile import cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        pytest.skip("no cache folder can be written")
+    found = startup.measure(folder.parent, 1)
+    moments = [found[name] for name in startup.MOMENTS]
+    assert 0 < moments[0] < moments[1] < moments[2]
+    assert found["kernels"] >= found["compiled"]
+
+
+def test_memory_is_measured_on_as_many_pictures_as_asked_for(tmp_path, monkeypatch):
+    pytest.importorskip("PIL")
+    pytest.importorskip("resource")
+    data = memory.write_images(tmp_path, 121, 40)
+    folder = scan_folder(data)
+    assert folder.class_counts() == {"Parasitized": 60, "Uninfected": 61}
+    assert len(set(folder.names)) == 121 and len(set(folder.patients)) > 5
+    monkeypatch.setenv("TINYNET_KERNELS", "numpy")
+    work = tmp_path / "work"
+    work.mkdir()
+    parts = memory.measure(data, work, "autoencoder", 1)
+    assert [name for name, _ in parts if name != "between"] == [
+        "imports", "reading the images", "fit", "fit", "fit", "measuring", "drawing", "end",
+    ]  # fmt: skip
+    assert all(1e6 < size < 1e10 for _, size in parts)
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(399_000_000, "reached"), (401_000_000, "missed")])
+def test_the_most_memory_is_held_against_the_goal(size, verdict):
+    lines = memory.table([("imports", 40_000_000), ("fit", size)], "a title").splitlines()
+    assert lines[0] == "a title" and lines[1].split() == ["imports", "40", "MB"]
+    assert lines[-1].endswith(f"{size // 1_000_000} MB; goal 400 MB {verdict}")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(startup, ["--repeats", "0"]), (memory, ["--images", "3"]), (memory, ["--model", "nothing"])],
+)
+def test_wrong_usage_of_these_ends_too(command, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    assert ended.value.code == 2
 
 
 # Starting.

@@ -60,6 +60,16 @@ def test_what_is_kept_is_bounded(monkeypatch):
     assert memory._kept == 3 * memory.SMALLEST == sum(a.nbytes for s in memory._shelf.values() for a, _ in s)
 
 
+def test_what_is_kept_can_be_given_back():
+    array = memory.empty(LARGE, np.float32)
+    array[:] = 1
+    other = memory.empty(LARGE, np.float32)
+    del other
+    kernels.release_memory()
+    assert memory._kept == 0 and not memory._shelf
+    assert (array == 1).all()  # lent memory stays where it is
+
+
 def test_no_two_threads_get_the_same_memory():
     failures = []
 

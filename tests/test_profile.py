@@ -11,7 +11,7 @@ import pytest
 from tinynet.models import autoencoder, classifier, small_cnn
 
 import tinynet as tn
-from tinynet import cli, kernels, tensor
+from tinynet import cli, kernels, profiling, tensor
 from tinynet.kernels.threads import num_threads
 from tinynet.profiling import profile
 from tinynet.tensor import Observer, observed_by
@@ -79,9 +79,20 @@ def test_upsampling_merged_into_a_convolution_is_counted_as_it_is_done(kernel_se
     measured = profile(autoencoder(), batch_size=2, repeats=1)
     merged = row(measured, "up3+decoder4")
     share = 4 / 9 if kernel_set.NAME == "numba" else 1.0
-    assert merged.merged == pytest.approx(share)
+    assert merged.forward.share == merged.backward.share == pytest.approx(share)
+    assert merged.method == (profiling.MERGED if kernel_set.NAME == "numba" else None)
     assert merged.forward.operations == pytest.approx(share * 2 * 9 * 16 * 3 * 32 * 32 * 2)
-    assert row(measured, "decoder1").merged == 1.0
+    assert row(measured, "decoder1").method is None and row(measured, "decoder1").forward.share == 1.0
+
+
+def test_winograds_convolution_is_counted_as_it_is_done(kernel_set):
+    measured = profile(small_cnn(16), batch_size=2, repeats=1)
+    conv, fast = row(measured, "conv2+pool2"), kernel_set.NAME == "numba"
+    plain, share = 2 * 9 * 32 * 64 * 8 * 8 * 2, 4 / 9 if fast else 1.0
+    assert conv.method == (profiling.WINOGRAD if fast else None)
+    assert conv.forward.operations == pytest.approx(share * plain)
+    assert conv.backward.operations == pytest.approx((1 + share) * plain)  # the weights' in the plain way
+    assert row(measured, "conv1+pool1").method is None  # 3 channels
 
 
 def test_layers_in_blocks_are_rows_of_their_own(kernel_set):
@@ -311,7 +322,7 @@ def test_json_is_one_object_with_the_same_parts(run, kernel_set):
 def test_the_plain_autoencoder_has_a_name_too(run, kernel_set):
     status, out, _ = run("reconstruction", *QUICK)
     assert status == 0 and "up1+decoder2" in out
-    merged = "up1+decoder2, up2+decoder3, up3+decoder4: upsampling is merged into convolution"
+    merged = "up1+decoder2, up2+decoder3, up3+decoder4: upsampling is merged into the convolution"
     assert (merged in out) == (kernel_set.NAME == "numba")
 
 
@@ -325,6 +336,13 @@ def test_a_file_is_taken_and_left_alone(run, tmp_path):
         status, out, _ = run(path, "--batch-size", 2, "--repeats", 12)
     assert status == 0 and out.startswith("tiny: ")
     assert path.read_bytes() == before
+
+
+def test_a_model_in_int8_is_refused(run, tmp_path):
+    model, images = classifier(), np.zeros((4, 32, 32, 3), np.uint8)
+    model.quantize("int8", images).save(tmp_path / "m.safetensors")
+    status, out, err = run(tmp_path / "m.safetensors")
+    assert (status, out) == (1, "") and "is in int8, which is not trained" in err
 
 
 @pytest.mark.parametrize(

@@ -486,3 +486,38 @@ def test_a_network_that_learned_nothing_is_not_passed_over(capsys):
     _warn_of_guessing({"auc": 0.93, "intervals": {"auc": [0.9, 0.95]}})
     _warn_of_guessing({"auc": None, "intervals": {}})
     assert capsys.readouterr().err == ""
+
+
+# Where the pictures are.
+
+
+@pytest.fixture
+def divided():
+    data = load(CONFIG, 16, progress=False)
+    data.training = data.training[::-1]  # parts need not be in order
+    return data
+
+
+def test_gathering_moves_pictures_and_changes_nothing_else(divided):
+    parts = {name: getattr(divided, name) for name in ("training", "validation", "test")}
+    everything, before = np.arange(len(divided.names)), divided.images.copy()
+    digest = divided.digest()
+    divided.gather()
+    for _ in range(2):
+        for name, part in parts.items():
+            pictures = divided.of(part)
+            assert np.array_equal(pictures, before[part])
+            assert np.shares_memory(pictures, divided.images), name  # no copy
+        assert np.array_equal(divided.of(everything), before)
+        assert divided.digest() == digest
+        divided.gather()  # a second time is one too many, and harmless
+
+
+def test_what_is_forgotten_cannot_be_asked_for(divided):
+    test, before = divided.test, divided.images.copy()
+    divided.gather()
+    divided.keep(test[::-1])
+    assert len(divided.images) == len(test)
+    assert np.array_equal(divided.of(test), before[test])
+    with pytest.raises(AssertionError, match="forgotten"):
+        divided.of(divided.training)

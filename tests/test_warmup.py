@@ -54,19 +54,28 @@ def in_a_process(code, *words, cache):
 
 @needs_numba
 def test_warmup_compiles_the_first_time_and_loads_the_next(tmp_path):
-    first = in_a_process(TWO, "warmup", "--json", cache=tmp_path)
+    first = in_a_process(TWO, "warmup", "--dtype", "float64", "--json", cache=tmp_path)
     assert first.returncode == 0, first.stderr
     found = json.loads(first.stdout)
-    assert (found["compiled"], found["loaded"], found["dtype"]) == (2, 0, "float32")
-    assert (
-        found["cache"].startswith(str(tmp_path)) and found["seconds"] > 0 and found["numba_problem"] is None
-    )
+    assert (found["compiled"], found["loaded"], found["dtype"]) == (2, 0, "float64")
+    assert found["cache"].startswith(str(tmp_path)) and found["seconds"] > 0
+    assert found["numba_problem"] is None
     assert first.stderr.splitlines() == ["compiling 1 of 2, relu: _relu", "compiling 2 of 2, relu6: _relu6"]
-    again = in_a_process(TWO, "warmup", cache=tmp_path)
-    assert "float32: 0 kernels compiled, 2 loaded, in " in again.stdout
+    again = in_a_process(TWO, "warmup", "--dtype", "float64", cache=tmp_path)
+    assert "float64: 0 kernels compiled, 2 loaded, in " in again.stdout
     assert f"kept in {tmp_path}" in again.stdout and again.stderr == ""
-    other = in_a_process(TWO, "warmup", "--dtype", "float64", "--json", cache=tmp_path)
-    assert json.loads(other.stdout)["compiled"] == 2
+
+
+@needs_numba
+@pytest.mark.parametrize(("words", "dtype"), [((), "float32"), (("--dtype", "float64"), "float64")])
+def test_warmup_is_for_float32_unless_told_otherwise(run, monkeypatch, tmp_path, words, dtype):
+    from tinynet.kernels.numba import compile, warmup
+
+    asked = []
+    monkeypatch.setattr(compile, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(warmup, "warmup", lambda dtype, progress: asked.append(dtype) or 1.5)
+    assert run(*words, "--json")[0] == 0
+    assert asked == [dtype]
 
 
 def test_without_numba_there_is_nothing_to_do(run, monkeypatch):

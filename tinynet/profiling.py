@@ -21,8 +21,9 @@ import numpy as np
 from tinynet import kernels, losses
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError
+from tinynet.kernels.block import Block
 from tinynet.kernels.threads import num_threads, set_num_threads
-from tinynet.layers import Context, Conv2D, Layer, UpSample2D, final_activation
+from tinynet.layers import Context, Layer, final_activation
 from tinynet.network import Network
 from tinynet.optim import AdamW, Optimizer, optimizer_from_config
 from tinynet.tensor import Function, Observer, observed_by
@@ -30,6 +31,7 @@ from tinynet.tensor import Function, Observer, observed_by
 # So small that steps on the same random images neither saturate the softmax nor bring denormals.
 LEARNING_RATE = 1e-6
 LOSS = "loss"
+MERGED, WINOGRAD = "upsampling is merged into the convolution", "Winograd's convolution"
 WARM_UP = 2  # steps that are not counted: kernels are compiled, memory is touched
 
 
@@ -40,12 +42,14 @@ class Pass:
     seconds     inside its functions
     operations  floating-point, that are done: two a multiply-add of convolutions and dense layers, taps
                 in the padding counted; 0 for layers without any
+    share       of a plain implementation's operations, below 1 where a method saves some (see Row)
     bytes       of the arrays read and written once each: what would come from memory and go there if
                 nothing stayed in a cache.  Scratch and weights packed on the way are not in it.
     """
 
     seconds: float = 0.0
     operations: float = 0.0
+    share: float = 1.0
     bytes: int = 0
 
     @property
@@ -58,14 +62,13 @@ class Pass:
 class Row:
     """What was computed as one: a layer, or several fused.
 
-    merged  the share of a plain implementation's operations that is done, below 1 where nearest
-            upsampling is merged into the convolution after it
+    method  how its convolution does with fewer operations than a plain one, if it does: MERGED or WINOGRAD
     """
 
     layers: tuple[str, ...]
     forward: Pass = field(default_factory=Pass)
     backward: Pass = field(default_factory=Pass)
-    merged: float = 1.0
+    method: str | None = None
 
     @property
     def name(self) -> str:
@@ -216,13 +219,17 @@ class _Step(Observer):
         self._belongs_to(row)
 
     def _count(self, row: Row) -> None:
-        group = [self.model.layer(name) for name in row.layers]
-        row.merged = _merged(group)
-        operations = 2.0 * self.batch_size * row.merged * sum(map(_multiply_adds, group))
-        row.forward.operations = operations
-        # The weight gradient and the input gradient are as much work as the forward pass each.
-        needs = next((function.needs for function, _, _ in self._pending if len(function.needs) > 1), ())
-        row.backward.operations = operations * sum(needs[:2])
+        layers = [self.model.layer(name) for name in row.layers]
+        plain = 2.0 * self.batch_size * sum(map(_multiply_adds, layers))
+        function = next((function for function, _, _ in self._pending if len(function.needs) > 1), None)
+        if function is None or not plain:
+            return
+        row.method, forward, of_input, of_weight = _savings(function)
+        # The gradients of the weights and of the input are as much work as the forward pass each.
+        shares = [s for s, wanted in zip((of_input, of_weight), function.needs, strict=False) if wanted]
+        row.forward.operations, row.forward.share = forward * plain, forward
+        row.backward.operations = sum(shares) * plain
+        row.backward.share = sum(shares) / len(shares) if shares else 1.0
 
     def _belongs_to(self, row: Row) -> None:
         for function, seconds, size in self._pending:
@@ -237,18 +244,30 @@ def _multiply_adds(layer: Layer) -> int:
     return 0 if layer.children() else layer.multiply_accumulates(layer.input_shape or ())
 
 
-def _merged(group: Sequence[Layer]) -> float:
+def _savings(function: Function) -> tuple[str | None, float, float, float]:
+    """A method, and shares of the plain operations: forward, input's gradient, weight's gradient."""
+    block = getattr(function, "block", None)
+    if not isinstance(block, Block) or kernels.active().NAME != "numba":
+        return None, 1.0, 1.0, 1.0
+    from tinynet.kernels.numba import winograd
+
+    _, channels, height, width, _ = vars(function)["x"].shape
+    outputs = vars(function)["weight"].shape[3]
+    if winograd.suits(block, channels, outputs, height, width):
+        share = winograd.ENTRIES / (4 * 9)  # for four outputs
+        return WINOGRAD, share, share, 1.0
+    share = _merged(block)
+    return MERGED if share < 1 else None, share, share, share
+
+
+def _merged(block: Block) -> float:
     """The share of the operations that is left where upsampling by f is merged into the convolution.
 
     Along an axis, output pixels of phase q see input pixels (q + d u) // f for the kernel's taps u: where
     taps fall on the same pixel their weights are added first, and one multiplication is done for all.
     """
-    if not isinstance(group[0], UpSample2D) or len(group) < 2 or kernels.active().NAME != "numba":
-        return 1.0
-    convolution, share = group[1], 1.0
-    assert isinstance(convolution, Conv2D)
-    sides = zip(group[0].factor, convolution.kernel_size, convolution.dilation, strict=True)
-    for factor, size, dilation in sides:
+    share = 1.0
+    for factor, size, dilation in zip(block.factor, block.window.size, block.window.dilation, strict=True):
         seen = sum(len({(q + dilation * u) // factor for u in range(size)}) for q in range(factor))
         share *= seen / (factor * size)
     return share

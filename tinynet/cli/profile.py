@@ -95,7 +95,7 @@ def _as_json(measured: Profile) -> dict[str, Any]:
             {
                 "name": row.name,
                 "layers": list(row.layers),
-                "merged": row.merged,
+                "method": row.method,
                 "forward": one(row.forward),
                 "backward": one(row.backward),
             }
@@ -173,11 +173,12 @@ def _share(measured: Profile, seconds: float) -> str:
 
 def _notes(measured: Profile) -> list[str]:
     lines = []
-    for share in dict.fromkeys(row.merged for row in measured.rows if row.merged < 1):
-        names = ", ".join(printable(row.name) for row in measured.rows if row.merged == share)
+    for method in dict.fromkeys(row.method for row in measured.rows if row.method):
+        rows = [row for row in measured.rows if row.method == method]
         lines.append(
-            f"{names}: upsampling is merged into convolution; counted is what is done, {percent(share)} of "
-            "what a plain implementation does"
+            f"{', '.join(printable(row.name) for row in rows)}: {method}; counted is what is done, forward "
+            f"{percent(rows[0].forward.share)} of a plain implementation's operations, "
+            f"backward {percent(rows[0].backward.share)}"
         )
     if measured.peak and max(measured.peak) > 1.2 * min(measured.peak):
         lines.append(

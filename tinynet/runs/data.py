@@ -42,7 +42,7 @@ class RunData:
     test: np.ndarray
     source: str
     unreadable: int = 0
-    rows: np.ndarray | None = None  # where each image is in `images`; None: in its place
+    rows: np.ndarray | None = None  # where each image is in `images`, -1: forgotten; None: in its place
 
     def gather(self) -> None:
         """Lay the pictures of each part one after another, so that `of` a part takes no memory.
@@ -56,9 +56,17 @@ class RunData:
             order = np.concatenate([*parts, rest])
             self.images, self.rows = self.images[order], np.argsort(order)
 
+    def keep(self, indices: np.ndarray) -> None:
+        """Forget the pictures of all images but these."""
+        places = indices if self.rows is None else self.rows[indices]
+        self.images, rows = self.images[places], np.full(len(self.names), -1)  # a copy, not a view
+        rows[indices] = np.arange(len(indices))
+        self.rows = rows
+
     def of(self, indices: np.ndarray) -> np.ndarray:
         """The pictures at these indices, uint8 (n, size, size, 3): a view where they lie together."""
         rows = indices if self.rows is None else self.rows[indices]
+        assert (rows >= 0).all(), "pictures were asked for that have been forgotten"
         if len(rows) and np.all(np.diff(rows) == 1):
             return self.images[rows[0] : rows[-1] + 1]
         return self.images[rows]

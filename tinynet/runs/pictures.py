@@ -16,6 +16,12 @@ from tinynet.runs.data import RunData
 CLASS_NAMES = ("uninfected", "infected")
 
 
+def examples(data: RunData, seed: int) -> np.ndarray:
+    """The training images from which those that are drawn are taken: at most 500, chosen by the seed."""
+    count = min(500, len(data.training))
+    return np.random.default_rng(seed).choice(data.training, size=count, replace=False)
+
+
 def draw(
     folder: Path,
     model: Sequential,
@@ -26,12 +32,16 @@ def draw(
     result: dict[str, Any],
     seed: int,
 ) -> None:
-    """Write the PNG files; raises MissingDependencyError without matplotlib."""
+    """Write the PNG files; raises MissingDependencyError without matplotlib.
+
+    Of the training part only `examples` are looked at.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise FileAccessError(f"{folder}: {problem.strerror or problem}") from None
-    x, y = data.of(data.training), data.labels[data.training]
+    shown = examples(data, seed)
+    x, y = data.of(shown), data.labels[shown]
     plots.save_labelled_cells(x, y, folder / "cells.png", CLASS_NAMES, count=8, seed=seed)
     if augmentation is not None:
         few = np.random.default_rng(seed).choice(len(x), size=min(4, len(x)), replace=False)

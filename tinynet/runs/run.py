@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinynet import files, kernels, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.data.augment import Augmentation
@@ -74,10 +76,9 @@ def train(
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
-        x, held = data.of(data.training), data.of(data.validation)
-        with_labels = not stage.reconstructs
+        with_labels, held = not stage.reconstructs, data.of(data.validation)
         history = model.fit(
-            x,
+            data.of(data.training),
             data.labels[data.training] if with_labels else None,
             validation_data=(held, data.labels[data.validation]) if with_labels else held,
             epochs=stage.epochs,
@@ -88,6 +89,7 @@ def train(
             verbose=verbose,
         )
         kernels.release_memory()  # the next stage's arrays have other sizes
+        del held  # it is a view of all pictures
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
@@ -99,7 +101,9 @@ def train(
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
+    # matplotlib takes as much memory as most of the pictures, which nobody needs any more.
     kernels.release_memory()
+    data.keep(np.concatenate([pictures.examples(data, config.seed), data.test]))
     try:
         pictures.draw(
             folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
