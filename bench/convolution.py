@@ -293,9 +293,9 @@ def main() -> int:
     if kernels.numba_problem() is not None:
         print(f"the Numba kernels cannot be measured: {kernels.numba_problem()}", file=sys.stderr)
         return 1
-    from tinynet.kernels.numba import parallel
+    from tinynet.kernels.threads import set_num_threads
 
-    parallel.set_num_threads(1)
+    set_num_threads(1)
     limit, libraries = one_blas_thread()
     about = surroundings(libraries) | {
         "clock": CLOCK,

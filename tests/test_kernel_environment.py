@@ -465,11 +465,11 @@ def test_same_bits_on_any_number_of_threads():
 
 @needs_numba
 def test_two_python_threads_get_the_bits_of_one(monkeypatch):
-    from tinynet.kernels.numba import parallel
+    from tinynet.kernels import threads
 
     namespace: dict = {}
     exec(COMPUTE, namespace)
-    monkeypatch.setattr(parallel, "_threads", 3)
+    monkeypatch.setattr(threads, "_chosen", 3)
 
     def compute():
         with kernels.using("numba"):
@@ -477,10 +477,10 @@ def test_two_python_threads_get_the_bits_of_one(monkeypatch):
 
     results: list[str] = []
     compute()
-    threads = [threading.Thread(target=compute, daemon=True) for _ in range(4)]
-    for thread in threads:
+    others = [threading.Thread(target=compute, daemon=True) for _ in range(4)]
+    for thread in others:
         thread.start()
-    for thread in threads:
+    for thread in others:
         thread.join(60)
     assert len(results) == 5 and len(set(results)) == 1
 
@@ -550,10 +550,11 @@ class TestRanges:
 
     @pytest.fixture(autouse=True)
     def three_threads(self, monkeypatch):
+        from tinynet.kernels import threads
         from tinynet.kernels.numba import parallel
 
-        monkeypatch.setattr(parallel, "_threads", 3)
-        self.parallel = parallel
+        monkeypatch.setattr(threads, "_chosen", 3)
+        self.parallel, self.threads = parallel, threads
 
     @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 100])
     def test_every_index_is_covered_once(self, count):
@@ -564,8 +565,8 @@ class TestRanges:
     @pytest.mark.parametrize("blocks", [1, 5, 8, 9, 30])
     def test_groups_do_not_depend_on_threads(self, blocks, monkeypatch):
         seen = []
-        for threads in (1, 2, 5):
-            monkeypatch.setattr(self.parallel, "_threads", threads)
+        for number in (1, 2, 5):
+            monkeypatch.setattr(self.threads, "_chosen", number)
             calls: list[tuple[int, int, int]] = []
             self.parallel.over_groups(lambda *call, to=calls: to.append(call), blocks, self.ENOUGH)
             seen.append(sorted(calls))
@@ -607,7 +608,7 @@ class TestRanges:
 
     @pytest.mark.parametrize("wanted", ["0", "-1", "two", "1.5", "²"])
     def test_a_senseless_number_of_threads_is_named(self, wanted, monkeypatch):
-        monkeypatch.setattr(self.parallel, "_threads", None)
+        monkeypatch.setattr(self.threads, "_chosen", None)
         monkeypatch.setenv("TINYNET_NUM_THREADS", wanted)
         with pytest.raises(ArgumentError, match="TINYNET_NUM_THREADS: wanted a whole number"):
             self.parallel.num_threads()
@@ -615,5 +616,5 @@ class TestRanges:
     @pytest.mark.parametrize("wanted", [0, -1, 1.5, "2", True, None])
     def test_set_num_threads_refuses_it_too(self, wanted):
         with pytest.raises(ArgumentError, match="set_num_threads"):
-            self.parallel.set_num_threads(wanted)
+            self.threads.set_num_threads(wanted)
         assert self.parallel.num_threads() == 3

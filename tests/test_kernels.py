@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import tinynet as tn
 from tinynet import kernels
 from tinynet.kernels import numpy as reference
 from tinynet.kernels.block import Block
@@ -417,19 +418,18 @@ def test_nan_comes_through(kernel_module):
 
 
 def test_same_result_on_any_number_of_threads():
-    from tinynet.kernels.numba import parallel
 
     rng = np.random.default_rng(0)
     x = random_lanes(rng, 11, 8, 16, 16, np.float32)
     dy = random_lanes(rng, 11, 8, 16, 16, np.float32)
     window = Window((3, 3), padding=((1, 1), (1, 1)))
-    results, before = [], parallel.num_threads()
+    results, before = [], tn.num_threads()
     try:
         for threads in (1, 2, 3):
-            parallel.set_num_threads(threads)
+            tn.set_num_threads(threads)
             results.append((fast.conv2d_weight_gradient(x, dy, window, 1), *fast.channel_moments(x, 170)))
     finally:
-        parallel.set_num_threads(before)
+        tn.set_num_threads(before)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)

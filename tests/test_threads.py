@@ -18,9 +18,8 @@ needs_numba = pytest.mark.skipif(kernels.numba_problem() is not None, reason="Nu
 
 
 @pytest.fixture
-def without_numba(monkeypatch):
-    """As before Numba was imported, or where there is none."""
-    monkeypatch.delitem(sys.modules, threads.POOL, raising=False)
+def undecided(monkeypatch):
+    """As where nobody has chosen yet."""
     monkeypatch.setattr(threads, "_chosen", None)
     monkeypatch.delenv(threads.VARIABLE, raising=False)
 
@@ -60,18 +59,17 @@ def test_the_variable_reaches_numba():
 def test_a_choice_is_that_of_the_pool(monkeypatch):
     from tinynet.kernels.numba import parallel
 
-    monkeypatch.setattr(parallel, "_threads", 1)
-    monkeypatch.setattr(threads, "_chosen", None)
+    monkeypatch.setattr(threads, "_chosen", 1)
     tn.set_num_threads(np.int64(4))
     assert parallel.num_threads() == tn.num_threads() == 4
 
 
-def test_the_default_is_every_processor(without_numba):
+def test_the_default_is_every_processor(undecided):
     affinity = getattr(os, "sched_getaffinity", None)
     assert tn.num_threads() == (len(affinity(0)) if affinity else os.cpu_count())
 
 
-def test_the_variable_is_read_without_numba(without_numba, monkeypatch):
+def test_the_variable_is_read_without_numba(undecided, monkeypatch):
     monkeypatch.setenv(threads.VARIABLE, "7")
     assert tn.num_threads() == 7
     tn.set_num_threads(2)
@@ -79,14 +77,14 @@ def test_the_variable_is_read_without_numba(without_numba, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["0", "-1", "two", "1.5", "\u00b2"])
-def test_a_senseless_variable_is_named(without_numba, monkeypatch, wanted):
+def test_a_senseless_variable_is_named(undecided, monkeypatch, wanted):
     monkeypatch.setenv(threads.VARIABLE, wanted)
     with pytest.raises(ArgumentError, match="TINYNET_NUM_THREADS: wanted a whole number"):
         tn.num_threads()
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 1.5, "2", True, None])
-def test_a_senseless_choice_is_refused_and_changes_nothing(without_numba, wanted):
+def test_a_senseless_choice_is_refused_and_changes_nothing(undecided, wanted):
     tn.set_num_threads(3)
     with pytest.raises(ArgumentError, match="set_num_threads: wanted a whole number of at least 1"):
         tn.set_num_threads(wanted)

@@ -134,14 +134,13 @@ def test_preparing_ahead_does_not_change_a_bit(kernel_set, monkeypatch):
 
 @pytest.mark.skipif(kernels.numba_problem() is not None, reason="only the Numba kernels have threads")
 def test_the_number_of_threads_does_not_change_a_bit():
-    from tinynet.kernels.numba import parallel
 
-    before = parallel.num_threads()
+    before = tn.num_threads()
     x, labels = cells(300)
     results = []
     try:
         for threads in (1, 2, 3):
-            parallel.set_num_threads(threads)
+            tn.set_num_threads(threads)
             with kernels.using("numba"):
                 model = tn.Sequential(
                     [
@@ -153,7 +152,7 @@ def test_the_number_of_threads_does_not_change_a_bit():
                 model.fit(x, labels, epochs=2, batch_size=150, augmentation=Augmentation(), verbose=0)
             results.append(model.state())
     finally:
-        parallel.set_num_threads(before)
+        tn.set_num_threads(before)
     assert same(results[0], results[1]) and same(results[0], results[2])
 
 

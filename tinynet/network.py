@@ -30,7 +30,29 @@ if TYPE_CHECKING:
 BATCH = 256  # images a step in evaluate and predict
 
 
-class Network:
+class Deciding:
+    """What the answer to a picture depends on besides its logits; of float and of int8 models."""
+
+    @property
+    def threshold(self) -> float:
+        """The probability of class 1, from 0 to 1, from which on an image is called class 1."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = number("threshold", value, 0.0, 1.0)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before softmax or sigmoid, from 0.001 to 1000."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = number("temperature", value, 1e-3, 1e3)
+
+
+class Network(Deciding):
     """Layers one after another, their weights, and what they compute; tinynet.model.Sequential adds the rest.
 
     See Sequential for the arguments.
@@ -109,24 +131,6 @@ class Network:
         if made is None and len(shape) == 3 and shape[2] == 3 and max(shape) <= MAX_SIDE:
             self.preprocessing = Preprocessing(height=shape[0], width=shape[1])
         return self
-
-    @property
-    def threshold(self) -> float:
-        """The probability of class 1, from 0 to 1, from which on an image is called class 1."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = number("threshold", value, 0.0, 1.0)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by before softmax or sigmoid, from 0.001 to 1000."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = number("temperature", value, 1e-3, 1e3)
 
     # Weights.
 

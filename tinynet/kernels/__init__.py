@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinynet.errors import ArgumentError, MissingDependencyError
-from tinynet.kernels import threads
 
 NAMES = ("numpy", "numba")
 # Measured together, on two cores: importing Numba and loading compiled kernels from the cache, and what
@@ -107,7 +106,6 @@ def _numba_failure() -> Exception | None:
         try:
             importlib.import_module("numba")  # first, so that its absence is told from its failure
             importlib.import_module("tinynet.kernels.numba")
-            threads.hand_over()
             _failure.append(None)
         except Exception as problem:  # not only ImportError: Numba checks NumPy's version, loads LLVM, ...
             _failure.append(problem.with_traceback(None))

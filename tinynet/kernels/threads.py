@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import numpy as np
 
 from tinynet.errors import ArgumentError
 
 VARIABLE = "TINYNET_NUM_THREADS"
-POOL = "tinynet.kernels.numba.parallel"  # keeps the number for itself, once Numba is imported
 
-_chosen: int | None = None
+_chosen: int | None = None  # until it is asked for
 
 
 def num_threads() -> int:
@@ -21,17 +19,17 @@ def num_threads() -> int:
     These are the Numba kernels' threads; NumPy's run on BLAS's own, which BLAS's variables set
     (OPENBLAS_NUM_THREADS, ...).  Raises ArgumentError where the variable holds no number of at least 1.
     """
-    if POOL in sys.modules:
-        return sys.modules[POOL].num_threads()
-    if _chosen is not None:
-        return _chosen
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else (os.cpu_count() or 1)
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise ArgumentError(f"{VARIABLE}: wanted a whole number of at least 1, got {wanted!r}")
-    return int(wanted)
+    global _chosen
+    if _chosen is None:
+        wanted = os.environ.get(VARIABLE)
+        if not wanted:
+            affinity = getattr(os, "sched_getaffinity", None)
+            _chosen = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+        elif not wanted.isdecimal() or int(wanted) < 1:
+            raise ArgumentError(f"{VARIABLE}: wanted a whole number of at least 1, got {wanted!r}")
+        else:
+            _chosen = int(wanted)
+    return _chosen
 
 
 def set_num_threads(count: int) -> None:
@@ -43,10 +41,3 @@ def set_num_threads(count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ArgumentError(f"set_num_threads: wanted a whole number of at least 1, got {count!r}")
     _chosen = int(count)
-    hand_over()
-
-
-def hand_over() -> None:
-    """Tell the pool of the Numba kernels, where it is imported, what was chosen here."""
-    if _chosen is not None and POOL in sys.modules:
-        sys.modules[POOL].set_num_threads(_chosen)

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from tinynet import files
-from tinynet.arguments import as_array, number, whole_number
+from tinynet.arguments import as_array, whole_number
 from tinynet.deploy.int8 import arithmetic
 from tinynet.deploy.int8.program import Program
 from tinynet.errors import ArgumentError, DataError, ModelFileError, NonFiniteError, ShapeError
 from tinynet.images import Preprocessing
-from tinynet.network import BATCH, answer
+from tinynet.network import BATCH, Deciding, answer
 from tinynet.storage import SELFTEST_OUTPUTS, SELFTEST_SEED
 from tinynet.summaries import ruled
 
 
-class Int8Model:
+class Int8Model(Deciding):
     """A trained model in integers; it predicts, and cannot be trained.
 
     program        the operations (docs/int8.md)
@@ -52,24 +52,6 @@ class Int8Model:
     def __repr__(self) -> str:
         count = len(self.program.operations)
         return f"{type(self).__name__}({self.name!r}, {count} operations, input {self.input_shape})"
-
-    @property
-    def threshold(self) -> float:
-        """The probability of class 1, from 0 to 1, from which on an image is called class 1."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = number("threshold", value, 0.0, 1.0)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by before softmax or sigmoid, from 0.001 to 1000."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = number("temperature", value, 1e-3, 1e3)
 
     def ending(self) -> str | None:
         """The activation that turns the logits into the answer: softmax, sigmoid, ..., or None."""

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.errors import ArgumentError
+from tinynet.kernels.threads import num_threads
 
 GROUPS = 8
 
 _lock = threading.Lock()
 _of_thread = threading.local()
-_threads: int | None = None
 _pool: tuple[int, int, SimpleQueue[_Job]] | None = None  # (process, workers, where they wait)
 
 
@@ -37,31 +36,6 @@ def group_edges(blocks: int) -> np.ndarray:
 def groups_of(blocks: int) -> list[tuple[int, int]]:
     """The same as ranges (first, last)."""
     return list(itertools.pairwise(group_edges(blocks).tolist()))
-
-
-def num_threads() -> int:
-    """How many threads kernels run on: set_num_threads, else TINYNET_NUM_THREADS, else every processor."""
-    global _threads
-    if _threads is None:
-        wanted = os.environ.get("TINYNET_NUM_THREADS")
-        if wanted:
-            if not wanted.isdecimal() or int(wanted) < 1:
-                raise ArgumentError(
-                    f"TINYNET_NUM_THREADS: wanted a whole number of at least 1, got {wanted!r}"
-                )
-            _threads = int(wanted)
-        else:
-            affinity = getattr(os, "sched_getaffinity", None)
-            _threads = len(affinity(0)) if affinity else (os.cpu_count() or 1)
-    return _threads
-
-
-def set_num_threads(count: int) -> None:
-    """Run kernels on `count` threads from now on.  Raises ArgumentError for less than 1."""
-    global _threads
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise ArgumentError(f"set_num_threads: wanted a whole number of at least 1, got {count!r}")
-    _threads = int(count)
 
 
 # Handing work to another thread and waiting for it costs about 25 microseconds (three times that with
