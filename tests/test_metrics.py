@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinynet import metrics
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
+from tinynet.resampling import Resampling
 
 quick = settings(deadline=None, max_examples=60)
 # Few distinct values, so that ties and scores on the threshold are common.
@@ -119,9 +120,10 @@ def test_the_result_is_plain_json_and_intervals_contain_their_estimates(rows, th
             if part[name] is None:
                 assert interval is None
             elif interval is not None:
-                assert 0 <= interval[0] <= part[name] <= interval[1] <= 1
+                highest = 16.2 if name == "loss" else 1  # nats: where probabilities are clipped
+                assert 0 <= interval[0] <= part[name] <= interval[1] <= highest
             else:
-                assert name == "auc"
+                assert name in ("auc", "f1", "loss")
 
 
 @quick
@@ -136,13 +138,38 @@ def test_at_half_is_the_evaluation_at_one_half(rows):
     assert set(low) == set(half) | {"at_half"}
 
 
+@quick
+@given(grouped, scores, scores)
+def test_every_cell_may_have_a_threshold_of_its_own(rows, low, high):
+    """As two models' answers, each cut at its own: moved to one cut, they are the same answers."""
+    labels, probabilities, patients = columns(rows)
+    own = np.where(patients % 2 == 1, low, high)
+    result = metrics.evaluate_probabilities(labels, probabilities, own, patients, resamples=20)
+    moved = metrics.evaluate_probabilities(
+        labels, (probabilities >= own).astype(float), 0.5, patients, resamples=20
+    )
+    assert result["confusion"] == moved["confusion"]
+    for name in ("accuracy", "sensitivity", "specificity", "precision", "f1"):
+        assert result[name] == moved[name] and result["intervals"][name] == moved["intervals"][name]
+    assert result["threshold"] == (own[0] if len(set(own)) == 1 else None)
+
+
+def test_thresholds_that_do_not_fit_are_refused():
+    with pytest.raises(ShapeError, match="threshold must have shape"):
+        metrics.evaluate_probabilities([0, 1], [0.2, 0.7], [0.5])
+    with pytest.raises(ArgumentError, match="threshold must be a number from 0 to 1"):
+        metrics.evaluate_probabilities([0, 1], [0.2, 0.7], [0.5, np.nan])
+
+
 def test_the_documented_keys_are_there():
     result = metrics.evaluate_probabilities([0, 1], [0.2, 0.7])
     assert set(result) == {
         "n", "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "loss", "threshold",
         "confusion", "patients", "intervals", "interval_method", "at_half",
     }  # fmt: skip
-    assert set(result["intervals"]) == {"accuracy", "sensitivity", "specificity", "auc"}
+    assert set(result["intervals"]) == {
+        "accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "loss",
+    }  # fmt: skip
 
 
 @quick
@@ -151,7 +178,7 @@ def test_the_bootstrap_is_a_re_evaluation_of_drawn_patients(rows, seed):
     """The weighted counts and the weighted AUC against evaluating the copied-out cells one by one."""
     labels, probabilities, patients = columns(rows)
     unit = np.unique(patients, return_inverse=True)[1].reshape(-1)
-    draws = metrics._Resampling(unit, seed, 12)
+    draws = Resampling(unit, seed, 12)
     draws.step = 5  # several pieces, the last of them short
     times = draws._each(lambda drawn: drawn)
     assert times.shape == (12, unit.max() + 1) and (times.sum(axis=1) == unit.max() + 1).all()
@@ -165,10 +192,12 @@ def test_the_bootstrap_is_a_re_evaluation_of_drawn_patients(rows, seed):
         areas += [] if area is None else [area]
     if len(set(labels)) == 2:
         assert draws.auc(labels, probabilities) == pytest.approx(areas)
+    means = [probabilities[np.repeat(np.arange(len(labels)), drawn[unit])].mean() for drawn in times]
+    assert draws.mean(probabilities) == pytest.approx(means)
 
 
 def test_draws_are_even_over_patients():
-    times = metrics._Resampling(np.arange(10), 0, 4000)._each(lambda drawn: drawn)
+    times = Resampling(np.arange(10), 0, 4000)._each(lambda drawn: drawn)
     assert np.abs(times.mean(axis=0) - 1).max() < 0.08
     assert times.var() == pytest.approx(0.9, rel=0.05)  # binomial (10, 1/10)
 

@@ -11,22 +11,21 @@ are resampled (the bootstrap: Efron and Tibshirani, An Introduction to the Boots
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .errors import ArgumentError, DataError, NonFiniteError, ShapeError
-from .random import uniform
+from .resampling import Resampling, divide, percentiles
 
-_PROPORTIONS = ("accuracy", "sensitivity", "specificity")
+_PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision")
 _SMALLEST_PROBABILITY = 1e-7  # the loss clips here: one confident mistake costs 16.1 nats, not infinity
 
 
 def evaluate_probabilities(
     labels: np.ndarray,
     probabilities: np.ndarray,
-    threshold: float = 0.5,
+    threshold: float | np.ndarray = 0.5,
     patients: np.ndarray | None = None,
     seed: int = 0,
     resamples: int = 1000,
@@ -34,20 +33,23 @@ def evaluate_probabilities(
     """Every figure about n answers, as plain Python values that json.dumps takes.
 
     labels: (n,) of 0 and 1.  probabilities: (n,) of class 1, in [0, 1].
+    threshold: one number, or (n,), a cell's own: out-of-fold predictions come from several models.
     patients: (n,) integers or strings, or None.  A negative integer or None among them means that
     the patient of that cell is not known; then none are used and "patients" is None.
 
     Keys: n, accuracy, sensitivity, specificity, precision, f1, auc, loss (mean binary cross-entropy
-    in nats, probabilities clipped to [1e-7, 1 - 1e-7]), threshold, confusion {tn, fp, fn, tp},
-    patients (their number), intervals {accuracy, sensitivity, specificity, auc: [low, high]} at 95 %,
-    interval_method, and at_half: all of these again at threshold 0.5.
+    in nats, probabilities clipped to [1e-7, 1 - 1e-7]), threshold (None where cells have different
+    ones), confusion {tn, fp, fn, tp}, patients (their number), intervals {accuracy, sensitivity,
+    specificity, precision, f1, auc, loss: [low, high]} at 95 %, interval_method, and at_half: all of
+    these again at threshold 0.5.
 
     interval_method is "patient-bootstrap" (percentiles of `resamples` draws of whole patients with
     replacement) or, with fewer than two known patients, "wilson" (Wilson's interval for the
     proportions, a bootstrap over cells for the AUC: both take cells as independent).
     A bootstrap cannot see what did not happen: if every draw gives the same value (every patient 100 %
-    right), Wilson's interval over cells stands in for a proportion and None for the AUC.  An
-    interval is widened where needed to contain the estimate.
+    right), Wilson's interval over cells stands in for a proportion and None for the others.  F1 and
+    the loss have an interval only where patients are resampled.  An interval is widened where needed
+    to contain the estimate.
 
     Raises ShapeError, ArgumentError (labels other than 0 and 1, probabilities outside [0, 1], ...),
     NonFiniteError (a NaN among the probabilities).
@@ -55,51 +57,59 @@ def evaluate_probabilities(
     truth, score = _labels_and_scores(labels, probabilities)
     if score.size and (score.min() < 0 or score.max() > 1):
         raise ArgumentError(f"probabilities must lie in [0, 1], got {score.min():g} to {score.max():g}")
-    threshold = _share("threshold", threshold)
+    threshold = _thresholds(threshold, truth)
     if isinstance(resamples, bool) or not isinstance(resamples, (int, np.integer)) or resamples < 1:
         raise ArgumentError(f"resamples must be a positive integer, not {resamples!r}")
-    group = _patient_numbers(patients, truth.size)
+    group = patient_numbers(patients, truth.size)
     known = None if group is None else int(group.max()) + 1
     by_patient = known is not None and known >= 2
 
     unit = group if by_patient and group is not None else np.arange(truth.size)
-    draws = _Resampling(unit, seed, int(resamples))
+    draws = Resampling(unit, seed, int(resamples))
     area = auc(truth, score)
-    area_interval = None if area is None else _percentiles(draws.auc(truth, score), area)
-    loss = None
-    if truth.size:
-        clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-        loss = float(-np.mean(np.where(truth, np.log(clipped), np.log1p(-clipped))))
+    area_interval = None if area is None else percentiles(draws.auc(truth, score), area)
+    losses = cross_entropies(truth, score)
+    loss = float(losses.mean()) if truth.size else None
+    loss_interval = None if loss is None or not by_patient else percentiles(draws.mean(losses), loss)
 
-    def at(level: float) -> dict[str, Any]:
+    def at(level: float | np.ndarray) -> dict[str, Any]:
         predicted = score >= level
         counts = confusion(truth, predicted)
-        figures = {name: _ratio(*parts) for name, parts in _fractions(counts).items()}
+        figures = {name: _ratio(*parts) for name, parts in fractions(counts).items()}
         intervals: dict[str, list[float] | None] = {}
         resampled = draws.counts(truth, predicted) if by_patient else None
         for name in _PROPORTIONS:
-            top, bottom = _fractions(counts)[name]
+            top, bottom = fractions(counts)[name]
             estimate = figures[name]
             interval = None
             if resampled is not None and estimate is not None:
-                interval = _percentiles(_divide(*_fractions(resampled)[name]), estimate)
+                interval = percentiles(divide(*fractions(resampled)[name]), estimate)
             if interval is None:
                 wilson = wilson_interval(top, bottom)
                 interval = None if wilson is None else list(wilson)
             intervals[name] = interval
+        intervals["f1"] = None
+        if resampled is not None and figures["f1"] is not None:
+            intervals["f1"] = percentiles(divide(*fractions(resampled)["f1"]), figures["f1"])
         return {
             "n": int(truth.size),
             **figures,
             "auc": area,
             "loss": loss,
-            "threshold": level,
+            "threshold": None if isinstance(level, np.ndarray) else level,
             "confusion": counts,
             "patients": known,
-            "intervals": {**intervals, "auc": area_interval},
+            "intervals": {**intervals, "auc": area_interval, "loss": loss_interval},
             "interval_method": "patient-bootstrap" if by_patient else "wilson",
         }
 
     return {**at(threshold), "at_half": at(0.5)}
+
+
+def cross_entropies(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Each cell's binary cross-entropy in nats, float64 (n,), probabilities clipped as for the loss."""
+    clipped = np.clip(np.asarray(probabilities, np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return -np.where(np.asarray(labels) == 1, np.log(clipped), np.log1p(-clipped))
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
@@ -211,7 +221,7 @@ def positive_predictive_value(sensitivity: float, specificity: float, prevalence
     return _ratio(right, right + wrong)
 
 
-def _fractions(counts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def fractions(counts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Numerator and denominator of each figure, from counts that are integers or arrays."""
     tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
     return {
@@ -227,69 +237,18 @@ def _ratio(top: float, bottom: float) -> float | None:
     return float(top / bottom) if bottom else None
 
 
-def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """top / bottom where defined; draws in which it is not are left out."""
-    return top[bottom > 0] / bottom[bottom > 0]
+def _thresholds(value: float | np.ndarray, labels: np.ndarray) -> float | np.ndarray:
+    """One threshold, or the cells' own (n,): one again where they are all the same."""
+    if np.ndim(value) == 0:
+        return _share("threshold", value)
+    each = np.asarray(value, np.float64)
+    _same_length("threshold", each, labels)
+    lowest, highest = (each.min(), each.max()) if each.size else (0.5, 0.5)
+    _share("threshold", lowest), _share("threshold", highest)
+    return float(lowest) if lowest == highest else each
 
 
-def _percentiles(values: np.ndarray, estimate: float) -> list[float] | None:
-    """The central 95 % of resampled values, containing the estimate; None if they do not vary."""
-    if not values.size or values.min() == values.max():
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return [float(min(low, estimate)), float(max(high, estimate))]
-
-
-class _Resampling:
-    """Draws of units (patients, or cells) with replacement, a function of the seed alone."""
-
-    def __init__(self, unit: np.ndarray, seed: int, resamples: int):
-        self.unit, self.seed, self.resamples = unit, seed, resamples
-        self.units = int(unit.max()) + 1 if unit.size else 0
-        # 200,000 numbers at a time, of which there are some six arrays: 10 MB.
-        self.step = max(1, 200_000 // max(1, unit.size))
-
-    def _each(self, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """measure(times) for times (draws, units): how often each unit was drawn; results joined."""
-        parts = []
-        for start in range(0, self.resamples, self.step):
-            draw = np.arange(start, min(start + self.step, self.resamples))
-            chance = uniform(self.seed, 0, draw, "bootstrap", self.units)
-            drawn = np.minimum((chance * self.units).astype(np.int64), self.units - 1)
-            drawn += self.units * np.arange(draw.size)[:, None]
-            times = np.bincount(drawn.reshape(-1), minlength=draw.size * self.units)
-            parts.append(measure(times.reshape(draw.size, self.units)))
-        return np.concatenate(parts)
-
-    def counts(self, truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-        """The confusion matrix of every draw, from the units' own: {tn, fp, fn, tp: (resamples,)}."""
-        kind = 4 * self.unit + 2 * truth + predicted
-        own = np.bincount(kind, minlength=4 * self.units).reshape(self.units, 4)
-        table = self._each(lambda times: times @ own)
-        return {name: table[:, k] for k, name in enumerate(("tn", "fp", "fn", "tp"))}
-
-    def auc(self, truth: np.ndarray, score: np.ndarray) -> np.ndarray:
-        """The AUC of every draw that has both classes, a cell weighing as often as its unit was drawn.
-
-        Cells are sorted once; a draw only changes weights.  With p, q the weights of infected and
-        uninfected cells at each distinct score: AUC = sum p (q below + q here / 2) / (sum p sum q).
-        """
-        order = np.argsort(score, kind="stable")
-        start = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
-        unit, infected = self.unit[order], truth[order] == 1
-
-        def measure(times: np.ndarray) -> np.ndarray:
-            weight = times[:, unit].astype(np.float64)
-            p = np.add.reduceat(weight * infected, start, axis=1)
-            q = np.add.reduceat(weight * ~infected, start, axis=1)
-            wins = np.sum(p * (np.cumsum(q, axis=1) - q / 2), axis=1)
-            return np.stack([wins, p.sum(1) * q.sum(1)], axis=1)
-
-        table = self._each(measure)
-        return _divide(table[:, 0], table[:, 1])
-
-
-def _share(name: str, value: float) -> float:
+def _share(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -331,7 +290,7 @@ def _labels_and_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[n
     return truth, score
 
 
-def _patient_numbers(patients: np.ndarray | None, n: int) -> np.ndarray | None:
+def patient_numbers(patients: np.ndarray | None, n: int) -> np.ndarray | None:
     """Patients as 0 .. P-1 of shape (n,), or None where there are none or one is not known."""
     if patients is None:
         return None

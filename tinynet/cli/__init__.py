@@ -22,8 +22,8 @@ from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
 
 COMMANDS = (
-    "train", "evaluate", "predict", "quantize", "export", "convert", "summary", "gradcheck", "profile",
-    "warmup", "info",
+    "train", "crossvalidate", "compare", "evaluate", "predict", "data", "quantize", "export", "convert",
+    "summary", "gradcheck", "profile", "warmup", "info",
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -89,7 +89,7 @@ def _parser(first: Sequence[str] = ()) -> _Parser:
     """For all commands, or for one alone where the first word names it: the others' would take it 20 ms."""
     names = tuple(first) if set(first) & set(COMMANDS) else COMMANDS
     modules = {name: importlib.import_module(f"tinynet.cli.{name}") for name in names}
-    listed = "\n".join(f"  {name:<10} {module.SUMMARY}" for name, module in modules.items())
+    listed = "\n".join(f"  {name:<13} {module.SUMMARY}" for name, module in modules.items())
     parser = _Parser(
         prog="tinynet",
         description=f"{_DESCRIPTION}\n\ncommands:\n{listed}",

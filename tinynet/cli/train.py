@@ -16,6 +16,20 @@ SUMMARY = "train a model on a folder of cells, or on synthetic cells"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    add_training_arguments(parser)
+    parser.add_argument(
+        "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with an interrupted run, whose options hold; --data and --exclude may have moved",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is trained, and on what: of this command and of crossvalidate."""
     parser.add_argument(
         "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
     )
@@ -31,27 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
     parser.add_argument(
-        "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
+        "--fold",
+        type=int,
+        metavar="K",
+        help="test on this fold of one fixed division (tinynet crossvalidate)",
     )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="go on with an interrupted run, whose options hold; --data and --exclude may have moved",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--folds", type=int, help="how many folds that division has; default: 5")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
-    from tinynet.errors import NonFiniteError
+    from tinynet.errors import ArgumentError, NonFiniteError
     from tinynet.runs import RunConfig, train
 
     verbose = 0 if arguments.quiet else 1
-    given = _given(arguments)
+    given = given_options(arguments)
     if arguments.resume is not None:
         folder = Path(arguments.resume)
         config = _resumed(RunConfig.load(folder), folder, given, arguments.out)
     else:
+        if "folds" in given and "fold" not in given:
+            raise ArgumentError("--folds divides for --fold K: give both, or neither")
         config = RunConfig(**given)
         folder = Path(arguments.out) if arguments.out else _free_folder(config.model)
     if config.data is None:
@@ -64,20 +78,32 @@ def run(arguments: argparse.Namespace) -> int:
         )
     try:
         result = train(
-            config, folder, resume=arguments.resume is not None, command=_command(config), verbose=verbose
+            config, folder, resume=arguments.resume is not None, command=command_of(config), verbose=verbose
         )
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: tinynet train --resume {folder}", file=sys.stderr)
         return 130
     except NonFiniteError as problem:
-        raise NonFiniteError(_diverged(str(problem), config.learning_rate)) from None
+        raise NonFiniteError(diverged(str(problem), config.learning_rate)) from None
     print(_report(result, folder))
     return 0
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, by their names in RunConfig."""
-    names = ("model", "data", "exclude", "split", "epochs", "batch_size", "size", "learning_rate", "seed")
+    names = (
+        "model",
+        "data",
+        "exclude",
+        "split",
+        "epochs",
+        "batch_size",
+        "size",
+        "learning_rate",
+        "seed",
+        "fold",
+        "folds",
+    )
     given = {name: getattr(arguments, name) for name in names}
     given["augment"] = False if arguments.no_augmentation else None
     return {name: value for name, value in given.items() if value is not None}
@@ -103,7 +129,7 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
     return replace(config, **moved)
 
 
-def _diverged(problem: str, rate: float | None) -> str:
+def diverged(problem: str, rate: float | None) -> str:
     """What to do about it: the run would diverge again, so not --resume but a new one."""
     which = "a --learning-rate lower than the recipe's" if rate is None else f"--learning-rate below {rate:g}"
     return f"{problem}; resuming repeats this: start another run with {which}"
@@ -135,7 +161,7 @@ def _report(result: dict[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _command(config: Any) -> str:
+def command_of(config: RunConfig) -> str:
     """The command that makes this run, without this machine's paths."""
     parts = ["tinynet train", f"--model {config.model}"]
     parts += ["--data DIR"] if config.data else []
@@ -146,6 +172,8 @@ def _command(config: Any) -> str:
         parts += [f"--{name.replace('_', '-')} {value}"] if value is not None else []
     parts += [f"--batch-size {config.batch_size}"] if config.batch_size != 128 else []
     parts += ["--no-augmentation"] if not config.augment else []
+    parts += [f"--fold {config.fold}"] if config.fold is not None else []
+    parts += [f"--folds {config.folds}"] if config.fold is not None and config.folds != 5 else []
     return " ".join([*parts, f"--seed {config.seed}"])
 
 

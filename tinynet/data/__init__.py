@@ -2,7 +2,14 @@
 
 from .cache import Images, cache_directory, load_images
 from .folder import CLASS_NAMES, CellFolder, patient_of, scan_folder
-from .splits import REPORT_SHARES, folds_by_image, folds_by_patient, split_by_image, split_by_patient
+from .splits import (
+    REPORT_SHARES,
+    cross_validation_parts,
+    folds_by_image,
+    folds_by_patient,
+    split_by_image,
+    split_by_patient,
+)
 
 __all__ = [
     "CLASS_NAMES",
@@ -10,6 +17,7 @@ __all__ = [
     "CellFolder",
     "Images",
     "cache_directory",
+    "cross_validation_parts",
     "folds_by_image",
     "folds_by_patient",
     "load_images",

@@ -43,6 +43,12 @@ def patient_of(name: str) -> int:
     return int(match[1]) if match else -1
 
 
+def slide_of(name: str) -> str:
+    """The slide in the name of an NIH image, what stands before its _IMG; "" if there is none."""
+    slide, mark, _ = name.replace("\\", "/").rsplit("/", 1)[-1].partition("_IMG")
+    return slide if mark else ""
+
+
 @dataclass(frozen=True, eq=False)
 class CellFolder:
     """The images of a data set, still unread, in a fixed order: class 0 first, then by name.
@@ -107,13 +113,13 @@ class CellFolder:
         """
         if isinstance(entries, str | os.PathLike):
             source = os.fspath(entries)
-            lines = _read_lines(source)
+            lines = read_list(source)
         else:
-            source, lines = "the exclusion list", [str(line) for line in entries]
-        unwanted = {_entry_key(line) for line in lines if line.strip() and not line.strip().startswith("#")}
+            source, lines = "the exclusion list", _without_comments(map(str, entries))
+        unwanted = {entry_key(line) for line in lines}
         if not unwanted:
             return self
-        keep = np.array([_entry_key(name) not in unwanted for name in self.names], bool)
+        keep = np.array([entry_key(name) not in unwanted for name in self.names], bool)
         if keep.all():
             raise DataError(
                 f"none of the {len(unwanted)} entries of {source} names an image of {self.root}; "
@@ -122,18 +128,24 @@ class CellFolder:
         return replace(self.select(keep), excluded=self.excluded + int(np.sum(~keep)))
 
 
-def _read_lines(path: str) -> list[str]:
+def read_list(path: str | os.PathLike[str]) -> list[str]:
+    """The entries of an exclusion list, without blank lines and comments; raises FileAccessError."""
+    name = os.fspath(path)
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.read().splitlines()
+        with open(name, encoding="utf-8-sig", errors="replace") as file:
+            return _without_comments(file.read().splitlines())
     except FileNotFoundError:
-        raise FileAccessError(f"the exclusion list {path} does not exist") from None
+        raise FileAccessError(f"the exclusion list {name} does not exist") from None
     except (OSError, ValueError) as problem:
-        raise FileAccessError(f"the exclusion list {path} cannot be read: {problem}") from None
+        raise FileAccessError(f"the exclusion list {name} cannot be read: {problem}") from None
 
 
-def _entry_key(line: str) -> tuple[int | str, str]:
-    """(class, stem) of an entry; any accepted folder name stands for its class."""
+def _without_comments(lines: Iterable[str]) -> list[str]:
+    return [line for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def entry_key(line: str) -> tuple[int | str, str]:
+    """(class, stem) of an exclusion list's entry; any accepted folder name stands for its class."""
     folder, _, file = line.strip().replace("\\", "/").rpartition("/")
     folder = folder.rsplit("/", 1)[-1]
     stem, extension = os.path.splitext(file)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinynet import files
+from tinynet.data.splits import MAX_FOLDS
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
 FILE = "config.json"
@@ -27,6 +28,8 @@ class RunConfig:
     size           height and width of the model's input; None: the recipe's
     learning_rate  the highest of the last stage; None: the recipe's
     synthetic      how many synthetic cells to draw where there is no data folder
+    fold           test on this fold, 1 to `folds`, of the one division into folds; None: on a part that
+                   the seed draws
     """
 
     model: str = "autoencoder"
@@ -40,6 +43,8 @@ class RunConfig:
     seed: int = 0
     augment: bool = True
     synthetic: int = 4000
+    fold: int | None = None
+    folds: int = 5
 
     def __post_init__(self) -> None:
         for name, optional in (("model", False), ("data", True), ("exclude", True)):
@@ -49,10 +54,16 @@ class RunConfig:
         if not isinstance(self.augment, bool):
             raise ArgumentError(f"augment must be true or false, got {self.augment!r}")
         _choice("split", self.split, ("patient", "image"))
-        for name in ("epochs", "batch_size", "size", "synthetic"):
+        for name in ("epochs", "batch_size", "size", "synthetic", "fold", "folds"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ArgumentError(f"{_option(name)} must be a whole number of at least 1, got {value!r}")
+        if self.folds is None or not 2 <= self.folds <= MAX_FOLDS:
+            raise ArgumentError(f"--folds must be a whole number from 2 to {MAX_FOLDS}, got {self.folds!r}")
+        if self.fold is not None and self.fold > self.folds:
+            raise ArgumentError(f"--fold must be a whole number from 1 to {self.folds}, got {self.fold}")
+        if self.fold is not None and self.data is None:
+            raise ArgumentError("--fold needs a folder of cells: give --data DIR")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ArgumentError(f"--seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         rate = self.learning_rate

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet.data import load_images, scan_folder, split_by_image, split_by_patient
+from tinynet.data import (
+    cross_validation_parts,
+    load_images,
+    scan_folder,
+    split_by_image,
+    split_by_patient,
+)
 from tinynet.data.folder import CellFolder
 from tinynet.data.synthetic import synthetic_cells
 from tinynet.errors import ArgumentError, DataError
@@ -28,6 +34,7 @@ class RunData:
 
     kept      False for the images that --exclude names; they are in no part, but are loaded, so that
               the test patients can be evaluated with and without them
+    held_out  the test fold with what --exclude left out of it; None where the test part is no fold
 
     Indices count images in the folder's order.  `of(indices)` gives their pictures, wherever they are.
     """
@@ -42,6 +49,7 @@ class RunData:
     test: np.ndarray
     source: str
     unreadable: int = 0
+    held_out: np.ndarray | None = None
     rows: np.ndarray | None = None  # where each image is in `images`, -1: forgotten; None: in its place
 
     def gather(self) -> None:
@@ -78,7 +86,9 @@ class RunData:
         return text.hexdigest()[:16]
 
     def test_with_excluded(self) -> np.ndarray:
-        """The test part, and what --exclude left out of the same patients."""
+        """The test part, and what --exclude left out of the same patients, or of the same fold."""
+        if self.held_out is not None:
+            return self.held_out
         patients = np.unique(self.patients[self.test])
         return np.flatnonzero(np.isin(self.patients, patients))
 
@@ -87,10 +97,10 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
     """Read or draw the images and divide them; raises DataError, ImageError or FileAccessError."""
     if config.data is None:
         cells = synthetic_cells(config.synthetic, size=size, seed=config.seed, patients=100)
-        parts = split(config, cells.labels, cells.patients)
+        drawn = split(config, cells.labels, cells.patients)
         kept = np.ones(len(cells.labels), bool)
         source = f"{config.synthetic} synthetic cells"
-        return _divided(cells.images, cells.labels, cells.patients, cells.names, kept, parts, source)
+        return _divided(cells.images, cells.labels, cells.patients, cells.names, kept, drawn, source)
     folder = scan_folder(config.data)
     wanted = folder if config.exclude is None else folder.exclude(config.exclude)
     loaded = load_images(folder, size, size, progress=progress)
@@ -100,8 +110,14 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
     if len(loaded.unreadable) > 5:
         print(f"passed over: {len(loaded.unreadable) - 5} more unreadable images", file=sys.stderr)
     kept = np.isin(readable.names, wanted.names)
-    places = np.flatnonzero(kept)
-    parts = split(config, readable.labels[places], readable.patients[places])
+    places, held_out = np.flatnonzero(kept), None
+    if config.fold is None:
+        divided = split(config, readable.labels[places], readable.patients[places])
+        parts = [places[part] for part in divided]
+    else:
+        part_of = _fold(config, folder)[loaded.kept]
+        parts = [np.flatnonzero(kept & (part_of == part)) for part in range(3)]
+        held_out = np.flatnonzero(part_of == 2)
     if progress:
         _describe(folder, readable.select(places), len(folder) - len(wanted), len(loaded.unreadable))
     return _divided(
@@ -110,9 +126,10 @@ def load(config: RunConfig, size: int, progress: bool = True) -> RunData:
         readable.patients,
         list(readable.names),
         kept,
-        tuple(places[part] for part in parts),
+        parts,
         str(config.data),
         len(loaded.unreadable),
+        held_out,
     )
 
 
@@ -129,7 +146,9 @@ def load_as_trained(
     split = model.provenance.get("split")
     if split not in ("patient", "image") or "data" not in model.provenance or height != width:
         raise ArgumentError(f"{part}: the model file {name} does not say how its data was divided")
-    config = RunConfig(data=data, exclude=exclude, split=split, seed=training_seed(model))
+    fold, folds = _fold_in(model.provenance, part, name)
+    seed = training_seed(model)
+    config = RunConfig(data=data, exclude=exclude, split=split, seed=seed, fold=fold, folds=folds)
     cells = load(config, height, progress=progress)
     if cells.digest() != model.provenance["data"]:
         raise DataError(
@@ -145,9 +164,23 @@ def training_seed(model: Network | Int8Model) -> int:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 else 0
 
 
-def _divided(images, labels, patients, names, kept, parts, source: str, unreadable: int = 0) -> RunData:
+def _fold_in(provenance: dict[str, Any], part: str, name: str) -> tuple[int | None, int]:
+    """The fold that a model was tested on, None where it was none, and of how many."""
+    fold = provenance.get("fold")
+    if fold is None:
+        return None, 5
+    if not isinstance(fold, list) or [type(number) for number in fold] != [int, int]:
+        raise ArgumentError(f"{part}: the model file {name} says that it was tested on fold {fold!r:.40}")
+    return fold[0], fold[1]
+
+
+def _divided(
+    images, labels, patients, names, kept, parts, source: str, unreadable: int = 0, held_out=None
+) -> RunData:
     training, validation, test = parts
-    return RunData(images, labels, patients, names, kept, training, validation, test, source, unreadable)
+    return RunData(
+        images, labels, patients, names, kept, training, validation, test, source, unreadable, held_out
+    )
 
 
 def split(
@@ -156,12 +189,32 @@ def split(
     """Indices of training, validation and test."""
     if config.split == "patient":
         return split_by_patient(labels, patients, SHARES, seed=config.seed)
+    _note_optimism()
+    return split_by_image(labels, SHARES, seed=config.seed)
+
+
+def _fold(config: RunConfig, folder: CellFolder) -> np.ndarray:
+    """Which part each image of a folder is in, where a fold is the test: 0, 1, 2, int (n,).
+
+    All files count, those too that --exclude names or that turn out unreadable: so an image is in the
+    same fold whatever is left out, and two models can be compared on the same cells.
+    """
+    assert config.fold is not None
+    if config.split == "image":
+        _note_optimism()
+    patients = folder.patients if config.split == "patient" else None
+    part_of = np.empty(len(folder), np.int64)
+    for number, part in enumerate(cross_validation_parts(folder.labels, patients, config.fold, config.folds)):
+        part_of[part] = number
+    return part_of
+
+
+def _note_optimism() -> None:
     print(
         "note: a split by image puts cells of one patient on both sides, so its figures are optimistic; "
         "--split patient, the default, does not",
         file=sys.stderr,
     )
-    return split_by_image(labels, SHARES, seed=config.seed)
 
 
 def _describe(folder: CellFolder, used: CellFolder, excluded: int, unreadable: int) -> None:

@@ -145,11 +145,11 @@ def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, An
 def measure_parts(model: Sequential | Int8Model, data: RunData, split: str, seed: int) -> dict[str, Any]:
     """Metrics of the validation and test parts, at the model's threshold.
 
-    Where images were excluded and the split is by patient, "test_all_labels" adds those of the test's
-    patients back: excluding suspicious labels flatters any model.
+    Where images were excluded and the split is by patient, or the test a fold, "test_all_labels" adds
+    those of the test's patients, or fold, back: excluding suspicious labels flatters any model.
     """
     parts = {"validation": data.validation, "test": data.test}
-    if not data.kept.all() and split == "patient":
+    if not data.kept.all() and (split == "patient" or data.held_out is not None):
         parts["test_all_labels"] = data.test_with_excluded()
     return {
         name: metrics.evaluate_probabilities(
@@ -199,6 +199,14 @@ def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> No
     config.save(folder)
 
 
+def data_digest(folder: Path) -> str:
+    """The digest of the data that a run in this folder has; raises FileAccessError or ModelFileError."""
+    digest = _read_object(folder / "data.json").get("digest")
+    if not isinstance(digest, str):
+        raise ModelFileError(f"{folder / 'data.json'}: there is no digest of the data in it")
+    return digest
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises FileAccessError or ModelFileError."""
     try:
@@ -213,8 +221,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _provenance(config: RunConfig, data: RunData, command: str) -> dict[str, Any]:
+    fold = {} if config.fold is None else {"fold": [config.fold, config.folds]}
     return {
         "command": command,
+        **fold,
         "data": data.digest(),
         "split": config.split,
         "seed": config.seed,
