@@ -58,7 +58,7 @@ def audit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray | 
     infected = labels == 1
     own = np.where(infected, probabilities, 1 - probabilities)
     averages = float(own[~infected].mean()), float(own[infected].mean())
-    other = 1 - own
+    other = np.where(infected, 1 - probabilities, probabilities)  # 1 - own would round twice
     # Over the other class's threshold; and where it is over that of its own class too, less than there.
     errors = other >= np.where(infected, averages[0], averages[1])
     errors &= (own < np.where(infected, averages[1], averages[0])) | (other > own)

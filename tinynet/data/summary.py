@@ -32,7 +32,7 @@ def classes_and_patients(folder: CellFolder) -> dict[str, Any]:
     """
     slides: dict[int, set[str]] = defaultdict(set)
     for name, patient in zip(folder.names, folder.patients.tolist(), strict=True):
-        slides[patient].add(slide_of(name))
+        slides[patient] |= {slide_of(name)} - {""}
     by_patient = []
     for patient in np.unique(folder.patients[folder.patients >= 0]).tolist():
         own = folder.labels[folder.patients == patient]
