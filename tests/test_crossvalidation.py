@@ -17,7 +17,7 @@ from tinynet.data.splits import cross_validation_parts, folds_by_patient
 from tinynet.errors import ArgumentError, DataError, ModelFileError
 from tinynet.runs import RunConfig, pooled, predictions
 from tinynet.runs.crossvalidation import best_threshold, cross_validate, fold_config
-from tinynet.runs.data import load
+from tinynet.runs.data import load, load_as_trained
 from tinynet.runs.predictions import Predictions
 
 pytest.importorskip("PIL.Image")
@@ -180,6 +180,15 @@ def test_a_fold_is_a_run_that_evaluate_can_divide_as_it_was(whole, config, capsy
     assert told["auc"] == metrics.auc(own.labels, own.probabilities)
 
 
+@pytest.mark.parametrize("fold", ["1 of 3", [1], [1.0, 3], [4, 3]])
+def test_a_model_file_that_names_no_possible_fold_is_not_divided(whole, config, tmp_path, fold):
+    folder, _ = whole
+    model = tn.load(folder / "fold-2" / "model.safetensors")
+    model.provenance["fold"] = fold
+    with pytest.raises(ArgumentError, match="fold"):
+        load_as_trained(model, "the model", config.data, config.exclude, "--part test", progress=False)
+
+
 def test_a_stop_in_a_fold_changes_nothing_and_what_is_done_is_not_done_again(
     whole, config, tmp_path, monkeypatch
 ):
@@ -206,6 +215,28 @@ def test_a_stop_in_a_fold_changes_nothing_and_what_is_done_is_not_done_again(
     assert (tmp_path / "fold-1" / "test.csv").stat().st_mtime_ns == before
     assert same_bytes(folder, tmp_path, TEST_FILES)
     assert again.thresholds == result.thresholds
+
+
+def test_a_stop_after_training_and_before_predicting_trains_nothing_again(
+    whole, config, tmp_path, monkeypatch
+):
+    folder, _ = whole
+    from tinynet.callbacks import BackupAndRestore
+    from tinynet.runs import crossvalidation
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    def trained(*arguments):
+        raise AssertionError("an epoch was trained again")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(crossvalidation, "_predict", stop)
+        cross_validate(config, tmp_path, 3, verbose=0)
+    assert not (tmp_path / "fold-3" / "test.csv").exists()
+    monkeypatch.setattr(BackupAndRestore, "on_epoch_end", trained)
+    assert cross_validate(config, tmp_path, 3, verbose=0).done == [3]
+    assert same_bytes(folder, tmp_path, ["fold-3/validation.csv", "fold-3/test.csv"])
 
 
 def test_one_fold_alone_is_pooled_as_what_it_is(whole, cells, tmp_path, capsys):
