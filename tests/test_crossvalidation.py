@@ -322,6 +322,7 @@ def test_json_and_table_hold_both_label_sets_and_every_fold(whole, tmp_path):
     text = (tmp_path / "crossvalidation.md").read_text()
     assert "Tested on: suspicious removed (90 cells of 16 patients)" in text
     assert "Tested on: all labels (96 cells of 16 patients)" in text
+    assert "at the threshold that gets most of that fold's validation part right. The 95 %" in text
     assert f"| accuracy | {told['sets']['all_labels']['accuracy']:.4f} |" in text
     assert text.rstrip().endswith("Not a medical device; for research and teaching.")
 

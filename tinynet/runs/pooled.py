@@ -80,7 +80,9 @@ def table(result: dict[str, Any]) -> str:
     """The figures in Markdown."""
     done, folds = result["folds_done"], result["folds"]
     chosen = (
-        "with the best accuracy on" if result["threshold_rule"] == "accuracy" else "stored in the model by"
+        "the threshold that gets most of that fold's validation part right"
+        if result["threshold_rule"] == "accuracy"
+        else "the threshold that training stored in that model"
     )
     lines = [
         f"# {result['model']}: {folds}-fold cross-validation by {result['split']}",
