@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -247,6 +248,28 @@ def test_one_fold_alone_is_pooled_as_what_it_is(whole, cells, tmp_path, capsys):
     assert told["folds_done"] == [2]
     assert same_bytes(folder, tmp_path, ["fold-2/test.csv"])
     assert "only 1 of 3 folds" in (tmp_path / "crossvalidation.md").read_text()
+
+
+def test_quantized_models_are_measured_beside_the_trained_ones(whole, config, cells, tmp_path, capsys):
+    folder, result = whole
+    shutil.copytree(folder, tmp_path / "cv")
+    words = command(
+        cells, tmp_path / "cv", "--exclude", str(cells / "list.txt"), "--quantize", "int8", "--json"
+    )
+    assert cli.main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["number_format"] == "int8" and told["folds_done"] == [1, 2, 3]
+    assert same_bytes(folder, tmp_path / "cv", TEST_FILES)
+    found = predictions.read(tmp_path / "cv" / "predictions-int8.csv")
+    assert found.images == result.predictions.images
+    model = tn.load(tmp_path / "cv" / "fold-2" / "model-int8.safetensors")
+    assert model.number_format == "int8"
+    data = load(replace(config, fold=2), 16, progress=False)
+    said = model.predict(data.images[data.test_with_excluded()])[:, -1]
+    assert found.probabilities[found.folds == 2] == pytest.approx(said, abs=1e-7)
+    assert np.abs(found.probabilities - result.predictions.probabilities).max() < 0.1
+    assert "measured in int8" in (tmp_path / "cv" / "crossvalidation-int8.md").read_text()
+    assert not (tmp_path / "cv" / "predictions.csv").exists()
 
 
 # Thresholds.

@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the one that the training stored in the model",
     )
     parser.add_argument(
+        "--quantize",
+        choices=("int8", "float16"),
+        help="measure the trained models with their weights in this number format",
+    )
+    parser.add_argument(
         "--out",
         metavar="DIR",
         required=True,
@@ -67,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             fold,
             doubted=arguments.doubted,
             threshold=arguments.threshold,
+            number_format=arguments.quantize or "float32",
             command=command_of,
             verbose=0 if arguments.quiet else 1,
         )
@@ -78,11 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     result = pooled.measure(found, _command(config, arguments), arguments.threshold)
     pooled.write(folder, found, result)
     print(json_text(result) if arguments.json else printable_lines(pooled.table(result)))
-    print(
-        f"written to {printable(str(folder))}: {pooled.PREDICTIONS_FILE}, {pooled.JSON_FILE}, "
-        f"{pooled.TABLE_FILE}",
-        file=sys.stderr,
-    )
+    names = (pooled.PREDICTIONS_FILE, pooled.JSON_FILE, pooled.TABLE_FILE)
+    written = ", ".join(name.format(found.suffix) for name in names)
+    print(f"written to {printable(str(folder))}: {written}", file=sys.stderr)
     return 0
 
 
@@ -96,5 +100,6 @@ def _command(config: RunConfig, arguments: Any) -> str:
     words = command_of(config).replace("tinynet train", "tinynet crossvalidate", 1)
     words += " --doubted LIST" if arguments.doubted else ""
     words += f" --folds {config.folds}" if config.folds != 5 else ""
+    words += f" --quantize {arguments.quantize}" if arguments.quantize else ""
     words += f" --threshold {arguments.threshold}" if arguments.threshold != "accuracy" else ""
     return f"{words} --out DIR"

@@ -11,19 +11,25 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet.data.folder import read_list
 from tinynet.errors import ArgumentError, ModelFileError
 from tinynet.loading import load
+from tinynet.model import Sequential
 from tinynet.runs import data as run_data
 from tinynet.runs import predictions
 from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.predictions import Predictions
+from tinynet.runs.quantization import FORMATS, quantize
 from tinynet.runs.run import MODEL_FILE, data_digest, train
 
-VALIDATION_FILE, TEST_FILE = "validation.csv", "test.csv"
+if TYPE_CHECKING:
+    from tinynet.deploy.int8.model import Int8Model
+
+VALIDATION_FILE, TEST_FILE = "validation{}.csv", "test{}.csv"
 THRESHOLDS = ("accuracy", "model")
 
 
@@ -33,12 +39,19 @@ class Pooled:
 
     done        the folds, of config.folds
     thresholds  the threshold of each of them
+    number_format  of the weights of the models that predicted
     """
 
     config: RunConfig
     predictions: Predictions
     done: list[int]
     thresholds: list[float]
+    number_format: str = "float32"
+
+    @property
+    def suffix(self) -> str:
+        """What tells its files from those of other number formats: "", "-int8", "-float16"."""
+        return _suffix(self.number_format)
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:
@@ -53,6 +66,7 @@ def cross_validate(
     *,
     doubted: str | None = None,
     threshold: str = "accuracy",
+    number_format: str = "float32",
     command: Callable[[RunConfig], str] = lambda _: "",
     verbose: int = 1,
 ) -> Pooled:
@@ -66,35 +80,43 @@ def cross_validate(
                 from.  Those that config.exclude names are marked without it, and not learned from
     threshold   chosen on each fold's validation part: "accuracy", the one that gets most of its cells
                 right; "model", the one that the run stored in its model file
+    number_format  "int8" or "float16": what is measured are the trained models with their weights in it,
+                calibrated on their own training part; they stay beside the trained ones
     command     what makes a run, as its model file tells
 
     Raises what `train` raises, and ArgumentError where the folder has folds of another configuration.
     """
     if threshold not in THRESHOLDS:
         raise ArgumentError(f"--threshold must be {' or '.join(THRESHOLDS)}, got {threshold!r}")
+    if number_format not in ("float32", *FORMATS):
+        raise ArgumentError(f"--quantize must be one of {', '.join(FORMATS)}, got {number_format!r:.40}")
     listed = None if doubted is None else read_list(doubted)  # refused now, not after an hour
+    validation_file, test_file = (
+        name.format(_suffix(number_format)) for name in (VALIDATION_FILE, TEST_FILE)
+    )
     wanted = range(1, config.folds + 1) if fold is None else [fold]
     runs = {number: fold_config(config, number) for number in range(1, config.folds + 1)}
     for number in runs:
         _require_same(folder / f"fold-{number}", runs[number])
     for number in wanted:
         run, place = runs[number], folder / f"fold-{number}"
-        if (place / TEST_FILE).exists():
-            continue
-        if verbose:
-            print(f"fold {number} of {config.folds}", file=sys.stderr)
-        train(run, place, resume=(place / FILE).exists(), command=command(run), verbose=verbose)
-        _predict(run, place)
-    done = [number for number in runs if (folder / f"fold-{number}" / TEST_FILE).exists()]
+        if not (place / TEST_FILE.format("")).exists():
+            if verbose:
+                print(f"fold {number} of {config.folds}", file=sys.stderr)
+            train(run, place, resume=(place / FILE).exists(), command=command(run), verbose=verbose)
+            _predict(run, place, load(place / MODEL_FILE), "")
+        if not (place / test_file).exists():
+            _predict(run, place, _quantized(run, place, number_format), _suffix(number_format))
+    done = [number for number in runs if (folder / f"fold-{number}" / test_file).exists()]
     _require_same_data([folder / f"fold-{number}" for number in done])
     tested, cuts = [], []
     for number in done:
-        held = predictions.read(folder / f"fold-{number}" / VALIDATION_FILE)
-        test = predictions.read(folder / f"fold-{number}" / TEST_FILE)
+        held = predictions.read(folder / f"fold-{number}" / validation_file)
+        test = predictions.read(folder / f"fold-{number}" / test_file)
         cuts.append(best_threshold(held) if threshold == "accuracy" else float(held.thresholds[0]))
         tested.append(replace(test, thresholds=np.full(len(test), cuts[-1])))
     pooled = predictions.join(tested)
-    return Pooled(config, pooled if listed is None else pooled.doubt(listed), done, cuts)
+    return Pooled(config, pooled if listed is None else pooled.doubt(listed), done, cuts, number_format)
 
 
 def best_threshold(cells: Predictions) -> float:
@@ -112,9 +134,23 @@ def best_threshold(cells: Predictions) -> float:
     return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def _predict(run: RunConfig, folder: Path) -> None:
-    """Write what the run's model says of its validation part, and of its test part with the excluded."""
-    model = load(folder / MODEL_FILE)
+def _suffix(number_format: str) -> str:
+    return "" if number_format == "float32" else f"-{number_format}"
+
+
+def _quantized(run: RunConfig, folder: Path, number_format: str) -> Sequential | Int8Model:
+    """The run's model in another number format, which is left in its folder too."""
+    assert run.data is not None
+    name = folder / MODEL_FILE
+    model = load(name)
+    assert isinstance(model, Sequential)
+    made = quantize(model, str(name), number_format, run.data, run.exclude).model
+    made.save(folder / f"model-{number_format}.safetensors")
+    return made
+
+
+def _predict(run: RunConfig, folder: Path, model: Sequential | Int8Model, suffix: str) -> None:
+    """Write what a run's model says of its validation part, and of its test part with the excluded."""
     assert model.input_shape is not None
     data = run_data.load(run, model.input_shape[0], progress=False)
     # The test's last: that it is there says that the fold is done.
@@ -128,7 +164,7 @@ def _predict(run: RunConfig, folder: Path) -> None:
             None if run.exclude is None else ~data.kept[part],
             model.predict(data.of(part))[:, -1].astype(np.float64),
             np.full(len(part), model.threshold),
-        ).write(folder / name)
+        ).write(folder / name.format(suffix))
 
 
 def _require_same(folder: Path, run: RunConfig) -> None:

@@ -13,7 +13,12 @@ from tinynet.metrics import evaluate_probabilities
 from tinynet.runs.crossvalidation import Pooled
 from tinynet.runs.predictions import Predictions
 
-PREDICTIONS_FILE, JSON_FILE, TABLE_FILE = "predictions.csv", "crossvalidation.json", "crossvalidation.md"
+# In place of {}: nothing, or the number format that the models were put into.
+PREDICTIONS_FILE, JSON_FILE, TABLE_FILE = (
+    "predictions{}.csv",
+    "crossvalidation{}.json",
+    "crossvalidation{}.md",
+)
 FIGURES = ("accuracy", "sensitivity", "specificity", "auc", "loss", "f1")
 NOTICE = "Not a medical device; for research and teaching."
 SET_NAMES = {"suspicious_removed": "suspicious removed", "all_labels": "all labels"}
@@ -30,6 +35,7 @@ def measure(pooled: Pooled, command: str, threshold: str) -> dict[str, Any]:
     return {
         "command": command,
         "model": config.model,
+        "number_format": pooled.number_format,
         "split": config.split,
         "folds": config.folds,
         "folds_done": pooled.done,
@@ -70,10 +76,10 @@ def _measure_set(cells: Predictions, pooled: Pooled) -> dict[str, Any]:
 
 def write(folder: Path, pooled: Pooled, result: dict[str, Any]) -> None:
     """Leave predictions, JSON and table in the cross-validation's folder; raises FileAccessError."""
-    pooled.predictions.write(folder / PREDICTIONS_FILE)
+    pooled.predictions.write(folder / PREDICTIONS_FILE.format(pooled.suffix))
     text = json.dumps(result, indent=2, allow_nan=False)
-    files.write_atomically(folder / JSON_FILE, [text.encode() + b"\n"])
-    files.write_atomically(folder / TABLE_FILE, [table(result).encode() + b"\n"])
+    files.write_atomically(folder / JSON_FILE.format(pooled.suffix), [text.encode() + b"\n"])
+    files.write_atomically(folder / TABLE_FILE.format(pooled.suffix), [table(result).encode() + b"\n"])
 
 
 def table(result: dict[str, Any]) -> str:
@@ -91,6 +97,8 @@ def table(result: dict[str, Any]) -> str:
         f"not learn from {'its patient' if result['split'] == 'patient' else 'it'}, at {chosen}. "
         "The 95 % intervals resample patients.",
     ]
+    if result["number_format"] != "float32":
+        lines += ["", f"The models were trained in float32 and are measured in {result['number_format']}."]
     if result["split"] == "image":
         lines += ["", "Optimistic: cells of one patient are in the training and in the test."]
     if len(done) < folds:
