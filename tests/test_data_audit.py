@@ -6,13 +6,14 @@ import base64
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinynet import cli
+from tinynet import cli, kernels
 from tinynet.data import scan_folder
 from tinynet.data.audit import against, audit
 from tinynet.errors import ArgumentError, DataError, ShapeError
@@ -157,8 +158,8 @@ def test_a_count_may_be_asked_for(cells, tmp_path, capsys):
 def test_without_predictions_it_cross_validates_on_all_labels(cells, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TINYNET_KERNELS", "numpy")
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path / "cache"))
-    from tinynet import kernels
-
+    for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
+        monkeypatch.setitem(sys.modules, name, None)  # no plots: drawing takes longer than the training
     words = ["data", "audit", str(cells[0]), "--size", "16", "--epochs", "1", "--folds", "2", "--quiet"]
     with kernels.using("numpy"):
         assert cli.main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
