@@ -19,6 +19,7 @@ import tinynet as tn
 from bench.common import Contestant
 from tinynet.data.augment import Augmentation
 from tinynet.layers import Context
+from tinynet.training_step import TrainingStep
 
 # So small that thousands of steps on one batch neither saturate the softmax nor bring denormals.
 LEARNING_RATE = 1e-6
@@ -147,13 +148,15 @@ def loss_and_gradients(model: tn.Sequential, images: np.ndarray, labels: np.ndar
     return number
 
 
-def step(model: tn.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
-    """One training step; the loss before it."""
-    number = loss_and_gradients(model, images, labels)
-    parameters = model.parameters()
-    assert model.optimizer is not None
-    model.optimizer.step(parameters)
-    for parameter in parameters.values():
+def step(
+    training_step: TrainingStep, images: np.ndarray, labels: np.ndarray | None, places: np.ndarray
+) -> float:
+    """One step as `fit` makes it; the loss before it."""
+    number, _ = training_step(images, labels, places)
+    optimizer = training_step.model.optimizer
+    assert optimizer is not None
+    optimizer.step(training_step.parameters)
+    for parameter in training_step.parameters.values():
         parameter.grad = None
     return number
 
@@ -161,10 +164,13 @@ def step(model: tn.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
 def tinynet_contestant(work: Work) -> Contestant:
     """tinynet, with the kernels in use."""
     model, (images, labels) = work.model(), work.data
+    training_step, places = TrainingStep(model), np.arange(len(images))
+    assert model.loss is not None
+    targets = None if model.loss.wants_images else labels
 
     def run() -> object:
         if work.kind == "training":
-            return step(model, images, labels)
+            return step(training_step, images, targets, places)
         if work.kind == "inference":
             return model.predict(images, batch_size=work.batch)
         return model.fit(

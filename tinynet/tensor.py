@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
+from tinynet.kernels import recording
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,8 @@ class Function:
 
     inputs: tuple[Tensor, ...] = ()
     needs: tuple[bool, ...] = ()
+    # Whether all that forward and backward do passes through kernels/recording.py, as the Numba kernels do.
+    recorded: bool = False
 
     @property
     def label(self) -> str:
@@ -256,6 +259,8 @@ class Function:
         tensors = self.prepare(*inputs)
         recording = grad_enabled()
         self.needs = tuple(recording and tensor.requires_grad for tensor in tensors)
+        if not self.recorded:
+            recording.refuse(self.label)
         arrays, observing = [tensor.data for tensor in tensors], observer()
         computed = self.forward(*arrays) if observing is None else observing.forward(self, arrays)
         result = Tensor(np.asarray(computed))
@@ -327,8 +332,11 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
         if gradient is None:
             continue
         if tensor.creator is None or tensor.retains_grad:
-            # A copy the first time: the array may be shared with another tensor's gradient.
-            tensor.grad = np.array(gradient) if tensor.grad is None else np.asarray(tensor.grad + gradient)
+            if tensor.grad is None:  # a copy: the array may be shared with another tensor's gradient
+                tensor.grad = recording.after(gradient.copy)
+            else:
+                recording.refuse("a gradient that is added to an earlier one")
+                tensor.grad = np.asarray(tensor.grad + gradient)
         if tensor.creator is None:
             continue
         if observing is None:
@@ -340,8 +348,11 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
         for parent, contribution in zip(tensor.creator.inputs, contributions, strict=True):
             if contribution is None or not parent.requires_grad:
                 continue
-            earlier = cotangents.get(id(parent))  # fan-out: a tensor used twice gets the sum
-            cotangents[id(parent)] = contribution if earlier is None else earlier + contribution
+            earlier = cotangents.get(id(parent))
+            if earlier is not None:  # fan-out: a tensor used twice gets the sum
+                recording.refuse("a tensor that is used twice")
+                contribution = earlier + contribution
+            cotangents[id(parent)] = contribution
 
 
 def _print_step(tensor: Tensor, gradient: np.ndarray, contributions: tuple, trace: TextIO) -> None:

@@ -22,6 +22,7 @@ from tinynet.network import Network
 from tinynet.prefetch import prepared_ahead
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
+from tinynet.training_step import TrainingStep
 
 Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
 
@@ -121,28 +122,26 @@ def fit(
 def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epochs) -> dict[str, float]:
     """One pass over the images; returns the means of loss and accuracy, as they were during it."""
     optimizer, loss = model.compiled()
-    parameters = {name: p for name, p in model.parameters().items() if p.requires_grad}
+    training_step = TrainingStep(model, seed, epoch)
+    parameters = training_step.parameters
     order = random.permutation(seed, epoch, np.arange(len(x)))
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
-    def prepare(images: np.ndarray) -> tuple[np.ndarray, Tensor, Any]:
+    def prepare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         batch = x[images]
         if augmentation is not None:
             batch = augmentation(batch, seed, epoch, images)
-        inputs = model.to_tensor(batch)
-        return images, inputs, inputs if labels is None else model.target(batch, labels[images])
+        return images, batch, None if labels is None else labels[images]
 
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for step, (images, inputs, target) in enumerate(prepared_ahead(batches, prepare), start=1):
-            context = Context(training=True, seed=seed, epoch=epoch, images=images, logits=loss.wants_logits)
-            output = model(inputs, context)
-            value = loss(output, target)
-            number = value.item()
+        for step, (images, batch, target) in enumerate(prepared_ahead(batches, prepare), start=1):
+            number, output = training_step(batch, target, images)
             if not math.isfinite(number):
-                reason = _not_finite(model, inputs, context) or "every layer's result is finite"
+                context = Context(True, seed, epoch, images, logits=loss.wants_logits)
+                reason = _not_finite(model, model.to_tensor(batch), context)
+                reason = reason or "every layer's result is finite"
                 raise NonFiniteError(f"step {epoch * len(batches) + step}: the loss is {number}; {reason}")
-            value.backward()
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None

@@ -54,6 +54,8 @@ class Flatten(Function):
     In lane layout nothing moves: the batch is only marked as flat.
     """
 
+    recorded = True
+
     def prepare(self, *inputs: Any) -> tuple[Tensor, ...]:
         return (pack(inputs[0], self.label),)
 

@@ -13,11 +13,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from tinynet.kernels import recording
+from tinynet.kernels.recording import Piece, Ranges, Recording
 from tinynet.kernels.threads import num_threads
 
 GROUPS = 8
@@ -89,12 +92,35 @@ def inside_a_task() -> bool:
     return getattr(_of_thread, "inside", False)
 
 
-def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> None:
+def over_ranges(
+    task: Callable[[int, int], Any],
+    count: int,
+    work: float,
+    ranges: Ranges = Ranges.OTHER,
+    blocks: int = 0,
+) -> None:
     """Call task(first, last) on ranges that cover 0..count, one range a thread.
 
     For work whose result does not depend on how it is divided.  work: roughly how many
-    multiply-adds there are in all.
+    multiply-adds there are in all.  ranges, blocks: see recording.Piece.
     """
+    made = recording.being_made()
+    if made is not None and not inside_a_task():
+        made.middle.append(Piece(task, ranges, count, blocks, work))
+    _divided(task, count, work)
+
+
+def over_blocks(task: Callable[[int, int], Any], blocks: int, work: float) -> None:
+    """The same on ranges of blocks of images."""
+    over_ranges(task, blocks, work, Ranges.BLOCKS, blocks)
+
+
+def over_some_groups(task: Callable[[int, int], Any], blocks: int, work: float) -> None:
+    """The same on ranges of the groups of so many blocks."""
+    over_ranges(task, min(GROUPS, blocks), work, Ranges.GROUPS, blocks)
+
+
+def _divided(task: Callable[[int, int], Any], count: int, work: float) -> None:
     threads = min(num_threads(), count)
     if threads <= 1 or work < WORTH_A_THREAD or inside_a_task():
         task(0, count)
@@ -126,7 +152,65 @@ def over_groups(task: Callable[[int, int, int], Any], blocks: int, work: float) 
         for group in range(start, stop):
             task(group, *groups[group])
 
-    over_ranges(some, len(groups), work)
+    over_some_groups(some, blocks, work)
+
+
+def again(made: Recording) -> None:
+    """Do what was recorded."""
+    for call in made.first:
+        call()
+    for stretch in _stretches(made):
+        stretch()
+    for call in made.last:
+        call()
+
+
+def _stretches(made: Recording) -> list[Callable[[], Any]]:
+    """The recording's middle, with neighbouring pieces on the same blocks as one; made at the first use."""
+    if made.stretches is not None:
+        return made.stretches
+    found: list[Callable[[], Any]] = []
+    for (blocks, alone), run in itertools.groupby(enumerate(made.middle), _neighbours):
+        entries = [entry for _, entry in run]
+        if alone < 0:
+            found.append(partial(_stretch, entries, blocks))
+            continue
+        (entry,) = entries
+        if isinstance(entry, Piece):
+            found.append(partial(_divided, entry.task, entry.count, entry.work))
+        else:
+            found.append(entry)
+    made.stretches = found
+    return found
+
+
+def _neighbours(numbered: tuple[int, Any]) -> tuple[int, int]:
+    """Equal for neighbours that are done as one: (blocks, -1), else (0, place)."""
+    place, entry = numbered
+    together = isinstance(entry, Piece) and entry.ranges is not Ranges.OTHER
+    return (entry.blocks, -1) if together else (0, place)
+
+
+RANGES_A_THREAD = 2  # of a stretch: with more, images stay in a smaller cache; with fewer, less is called
+
+
+def _stretch(pieces: list[Piece], blocks: int) -> None:
+    """Each thread takes its groups of blocks through all the pieces."""
+    edges = group_edges(blocks).tolist()
+    groups, work = len(edges) - 1, sum(piece.work for piece in pieces)
+
+    def task(first: int, last: int) -> None:
+        for piece in pieces:
+            if piece.ranges is Ranges.BLOCKS:
+                piece.task(edges[first], edges[last])
+            else:
+                piece.task(first, last)
+
+    threads = min(num_threads(), groups)
+    if work < WORTH_A_THREAD:
+        threads = 1
+    several = min(groups, threads * RANGES_A_THREAD)
+    each_range(task, list(itertools.pairwise(groups * i // several for i in range(several + 1))))
 
 
 def _workers(threads: int) -> SimpleQueue[_Job]:
