@@ -332,8 +332,10 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
         if gradient is None:
             continue
         if tensor.creator is None or tensor.retains_grad:
-            if tensor.grad is None:  # a copy: the array may be shared with another tensor's gradient
-                tensor.grad = recording.after(gradient.copy)
+            if tensor.grad is None:
+                # A copy: the array may be shared with another tensor's gradient.  Not in a recorded step,
+                # which refuses what is used twice, and whose arrays are its own.
+                tensor.grad = gradient if recording.being_made() else np.array(gradient)
             else:
                 recording.refuse("a gradient that is added to an earlier one")
                 tensor.grad = np.asarray(tensor.grad + gradient)

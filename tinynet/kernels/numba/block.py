@@ -25,6 +25,7 @@ from tinynet.kernels.numba.memory import empty, flat, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_blocks, over_some_groups
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.rearranging import added_up, rearranged
 from tinynet.kernels.numba.simd import (
     LANES,
     add,
@@ -175,7 +176,7 @@ def conv_block(
 
         over_blocks(winograd_task, blocks, work)
         return y, code if block.pool else None
-    packed = before(lambda: mix_weights(weight, tables)[tables.forward_order])
+    packed = rearranged(_mixed(weight, tables), tables.forward_order)
 
     def task(first: int, last: int) -> None:
         padded = scratch("padded", tables.padded_size(channels), x.dtype)
@@ -212,7 +213,7 @@ def conv_block_backward(
     else:
         packed = np.empty(0, x.dtype)
         if needs_input:
-            packed = before(lambda: mix_weights(weight, tables)[tables.backward_order])
+            packed = rearranged(_mixed(weight, tables), tables.backward_order)
         room = kept_numbers(tables.dx_taps.size, channels)
         back = tables.dx_taps, tables.dx_positions, tables.dx_targets
         pieces = tables.dx_taps, tables.dx_taps
@@ -239,11 +240,16 @@ def conv_block_backward(
         )  # fmt: skip
 
     over_some_groups(task, blocks, 2 * _work(tables, blocks, outputs))
-    # Summed in order, whatever the number of threads.
-    gradient = after(
-        lambda: unmix_weights(np.add.reduce(dw, axis=0)[tables.gradient_order], weight.shape, tables)
-    )
-    return dx if needs_input else None, gradient, after(lambda: np.add.reduce(db, axis=0))
+    mixed = added_up(dw, tables.gradient_order)
+    if tables.mixing is None:
+        gradient = mixed.reshape(weight.shape)
+    else:
+        gradient = after(lambda: unmix_weights(mixed, weight.shape, tables))
+    return dx if needs_input else None, gradient, added_up(db, np.arange(outputs))
+
+
+def _mixed(weight: np.ndarray, tables: Tables) -> np.ndarray:
+    return weight if tables.mixing is None else before(lambda: mix_weights(weight, tables))
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

@@ -131,8 +131,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
 
 def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
     """(kh, kw, C, O) -> flat (phases, taps_y, taps_x, C, O): what reads the same is added up."""
-    if tables.mixing is None:
-        return weight.ravel()
+    assert tables.mixing is not None
     phases, taps_y, taps_x = tables.mixing.shape[:3]
     matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(weight.dtype)
     return (matrix @ weight.reshape(matrix.shape[1], -1)).ravel()
@@ -140,8 +139,7 @@ def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
 
 def unmix_weights(gradient: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """(phases, taps_y, taps_x, C, O) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
-    if tables.mixing is None:
-        return gradient.reshape(shape)
+    assert tables.mixing is not None
     matrix = tables.mixing.reshape(gradient.shape[0] * gradient.shape[1] * gradient.shape[2], -1)
     return (matrix.astype(gradient.dtype).T @ gradient.reshape(matrix.shape[0], -1)).reshape(shape)
 

@@ -19,8 +19,6 @@ says the same with matrices.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
@@ -39,6 +37,7 @@ from tinynet.kernels.numba.memory import empty, flat, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_blocks, over_ranges, over_some_groups
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.rearranging import added_up, rearranged
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, offset, pointer, zero
 from tinynet.kernels.numba.tiles import COLUMNS
 from tinynet.kernels.recording import after, before
@@ -126,7 +125,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window, 
     out_height, out_width = window.output_size(height, width)
     y = empty((blocks, weight.shape[3], out_height, out_width, LANES), x.dtype)
     order = forward_order(weight.shape, groups)
-    packed = before(partial(_rearranged, weight, order))
+    packed = rearranged(weight, order)
     tables = forward_tables(channels // groups, height, width, window)
     _run(x, packed, bias, window.padding, tables, y, groups)
     return y
@@ -146,7 +145,7 @@ def conv2d_input_gradient(
     zeros = np.zeros(channels, dy.dtype)
     for rows, columns, tables in phases:  # each phase writes its own pixels of dx
         order = backward_order(weight.shape, groups, rows, columns)
-        packed = before(partial(_rearranged, weight, order))
+        packed = rearranged(weight, order)
         _run(dy, packed, zeros, padding, tables, dx, groups)
     return dx
 
@@ -192,8 +191,7 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
 
         over_some_groups(task, blocks, work)
     order = gradient_order((*window.size, channels // groups, outputs), taps.size)
-    # Summed in order, whatever the number of threads.
-    return after(lambda: np.add.reduce(sums, axis=0)[order])
+    return added_up(sums, order)
 
 
 def channel_sum(dy: np.ndarray) -> np.ndarray:
@@ -229,7 +227,7 @@ def _run(
     flat_x, flat_y, bias = flat(x), y.reshape(-1), flat(bias)
     no_code, each, shape = np.empty(0, np.uint8), outputs // groups, (channels, height, width)
     around, count = (top, left, padded_height, padded_width), tables.taps.size
-    taps, work = tables.taps[None], float(tables.positions.size) * blocks * LANES * weights.size
+    taps, work = tables.taps[None], float(min(plane, tables.positions.size * LANES)) * blocks * weights.size
 
     if padded_height * padded_width == 1 and plane == LANES and groups == 1:
         # A dense layer: its positions are the blocks.
@@ -259,10 +257,6 @@ def _run(
         )  # fmt: skip
 
     over_blocks(task, blocks, work)
-
-
-def _rearranged(weight: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return weight.ravel()[order]
 
 
 def _room(channels: int, size: tuple[int, int], around: tuple[int, int, int, int]) -> int:

@@ -157,60 +157,51 @@ def over_groups(task: Callable[[int, int, int], Any], blocks: int, work: float) 
 
 def again(made: Recording) -> None:
     """Do what was recorded."""
-    for call in made.first:
-        call()
-    for stretch in _stretches(made):
-        stretch()
-    for call in made.last:
-        call()
+    if made.stretches is None:
+        made.stretches = _stretches(made.middle)
+    for calls in (made.first, made.stretches, made.last):
+        for call in calls:
+            call()
 
 
-def _stretches(made: Recording) -> list[Callable[[], Any]]:
-    """The recording's middle, with neighbouring pieces on the same blocks as one; made at the first use."""
-    if made.stretches is not None:
-        return made.stretches
-    found: list[Callable[[], Any]] = []
-    for (blocks, alone), run in itertools.groupby(enumerate(made.middle), _neighbours):
-        entries = [entry for _, entry in run]
-        if alone < 0:
-            found.append(partial(_stretch, entries, blocks))
+def _stretches(middle: list[Any]) -> list[Callable[[], Any]]:
+    """A recording's middle, with neighbouring pieces of work on the same blocks as one."""
+    calls: list[Callable[[], Any]] = []
+    for blocks, neighbours in itertools.groupby(middle, _blocks):
+        if blocks:
+            calls.append(_Stretch(list(neighbours), blocks))
             continue
-        (entry,) = entries
-        if isinstance(entry, Piece):
-            found.append(partial(_divided, entry.task, entry.count, entry.work))
-        else:
-            found.append(entry)
-    made.stretches = found
-    return found
+        for entry in neighbours:
+            alone = isinstance(entry, Piece)
+            calls.append(partial(_divided, entry.task, entry.count, entry.work) if alone else entry)
+    return calls
 
 
-def _neighbours(numbered: tuple[int, Any]) -> tuple[int, int]:
-    """Equal for neighbours that are done as one: (blocks, -1), else (0, place)."""
-    place, entry = numbered
-    together = isinstance(entry, Piece) and entry.ranges is not Ranges.OTHER
-    return (entry.blocks, -1) if together else (0, place)
+def _blocks(entry: Any) -> int:
+    """Of images, where an entry is a piece that can be done for some of them; else 0."""
+    return entry.blocks if isinstance(entry, Piece) and entry.ranges is not Ranges.OTHER else 0
 
 
-RANGES_A_THREAD = 2  # of a stretch: with more, images stay in a smaller cache; with fewer, less is called
+class _Stretch:
+    """Pieces of work that a thread does one after another for its groups of blocks."""
 
+    def __init__(self, pieces: list[Piece], blocks: int):
+        self.edges = group_edges(blocks).tolist()
+        self.tasks = [(piece.task, piece.ranges is Ranges.BLOCKS) for piece in pieces]
+        self.work = sum(piece.work for piece in pieces)
 
-def _stretch(pieces: list[Piece], blocks: int) -> None:
-    """Each thread takes its groups of blocks through all the pieces."""
-    edges = group_edges(blocks).tolist()
-    groups, work = len(edges) - 1, sum(piece.work for piece in pieces)
+    def __call__(self) -> None:
+        # One range a thread: two or four took 6 and 15 % longer (a step of the classifier, two threads).
+        _divided(self.task, len(self.edges) - 1, self.work)
 
-    def task(first: int, last: int) -> None:
-        for piece in pieces:
-            if piece.ranges is Ranges.BLOCKS:
-                piece.task(edges[first], edges[last])
+    def task(self, first: int, last: int) -> None:
+        """Every piece, for groups first..last."""
+        edges = self.edges
+        for task, of_blocks in self.tasks:
+            if of_blocks:
+                task(edges[first], edges[last])
             else:
-                piece.task(first, last)
-
-    threads = min(num_threads(), groups)
-    if work < WORTH_A_THREAD:
-        threads = 1
-    several = min(groups, threads * RANGES_A_THREAD)
-    each_range(task, list(itertools.pairwise(groups * i // several for i in range(several + 1))))
+                task(first, last)
 
 
 def _workers(threads: int) -> SimpleQueue[_Job]:
