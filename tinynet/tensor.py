@@ -13,17 +13,19 @@ machine learning: a survey", JMLR 18 (2018), section 3.2.
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
-from tinynet.kernels import recording
+from tinynet.kernels.recording import after, in_order, refuse
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class Function:
         recording = grad_enabled()
         self.needs = tuple(recording and tensor.requires_grad for tensor in tensors)
         if not self.recorded:
-            recording.refuse(self.label)
+            refuse(self.label)
         arrays, observing = [tensor.data for tensor in tensors], observer()
         computed = self.forward(*arrays) if observing is None else observing.forward(self, arrays)
         result = Tensor(np.asarray(computed))
@@ -333,11 +335,10 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
             continue
         if tensor.creator is None or tensor.retains_grad:
             if tensor.grad is None:
-                # A copy: the array may be shared with another tensor's gradient.  Not in a recorded step,
-                # which refuses what is used twice, and whose arrays are its own.
-                tensor.grad = gradient if recording.being_made() else np.array(gradient)
+                # A copy: the array may be shared with another tensor's gradient.
+                tensor.grad = after(gradient.copy)
             else:
-                recording.refuse("a gradient that is added to an earlier one")
+                refuse("a gradient that is added to an earlier one")
                 tensor.grad = np.asarray(tensor.grad + gradient)
         if tensor.creator is None:
             continue
@@ -352,8 +353,7 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
                 continue
             earlier = cotangents.get(id(parent))
             if earlier is not None:  # fan-out: a tensor used twice gets the sum
-                recording.refuse("a tensor that is used twice")
-                contribution = earlier + contribution
+                contribution = in_order(partial(operator.add, earlier, contribution))
             cotangents[id(parent)] = contribution
 
 

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from tinynet.tensor import Tensor, no_grad
 from tinynet.training_step import TrainingStep
 
 Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
+PREPARED = 1 << 22  # bytes of images shuffled and augmented at once: calls for each batch took 0.2 ms
 
 
 @dataclass
@@ -125,7 +126,9 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     training_step = TrainingStep(model, seed, epoch)
     parameters = training_step.parameters
     order = random.permutation(seed, epoch, np.arange(len(x)))
-    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    several = max(1, PREPARED // max(1, batch_size * x[0].nbytes)) * batch_size
+    portions = [order[at : at + several] for at in range(0, len(order), several)]
+    steps = -(-len(order) // batch_size)
 
     def prepare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         batch = x[images]
@@ -133,15 +136,21 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
             batch = augmentation(batch, seed, epoch, images)
         return images, batch, None if labels is None else labels[images]
 
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        for images, batch, target in prepared_ahead(portions, prepare):
+            for at in range(0, len(images), batch_size):
+                part = slice(at, at + batch_size)
+                yield images[part], batch[part], None if target is None else target[part]
+
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for step, (images, batch, target) in enumerate(prepared_ahead(batches, prepare), start=1):
+        for step, (images, batch, target) in enumerate(batches(), start=1):
             number, output = training_step(batch, target, images)
             if not math.isfinite(number):
                 context = Context(True, seed, epoch, images, logits=loss.wants_logits)
                 reason = _not_finite(model, model.to_tensor(batch), context)
                 reason = reason or "every layer's result is finite"
-                raise NonFiniteError(f"step {epoch * len(batches) + step}: the loss is {number}; {reason}")
+                raise NonFiniteError(f"step {epoch * steps + step}: the loss is {number}; {reason}")
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None

@@ -54,7 +54,7 @@ class TrainingStep:
     def _may_record(self, batch: np.ndarray, labels: Any) -> bool:
         if kernels.active().NAME != "numba" or observer() is not None:
             return False
-        classes = isinstance(labels, np.ndarray) and labels.dtype != np.float16
+        classes = isinstance(labels, np.ndarray) and labels.dtype != np.float16  # which Tensor converts
         classes = classes and self.model.compiled()[1].wants_logits
         return batch.dtype == np.uint8 and (classes or labels is None)
 
@@ -90,7 +90,7 @@ class _Recorded:
 
     def __call__(self, batch: np.ndarray, labels: Any, images: np.ndarray) -> tuple[float, Tensor]:
         np.copyto(self.batch, batch)
-        if labels is not None:
+        if self.labels is not None:
             np.copyto(self.labels, labels)
         self.context.images = images
         self.again(self.made)

@@ -9,8 +9,8 @@ import numpy as np
 from tinynet import kernels
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.lanes import pack_alike, unpack
-from tinynet.kernels.recording import after, before, in_order
 from tinynet.functions.precision import same_precision
+from tinynet.kernels.recording import after, before, in_order
 from tinynet.tensor import Function, Tensor, as_tensor
 
 

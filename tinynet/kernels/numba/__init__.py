@@ -36,6 +36,7 @@ NAME = "numba"
 __all__ = [
     "NAME",
     "adamw",
+    "again",
     "all_finite",
     "average_pool",
     "average_pool_backward",
@@ -47,7 +48,6 @@ __all__ = [
     "conv_block",
     "conv_block_backward",
     "dropout",
-    "again",
     "each_range",
     "lanes_for",
     "max_pool",

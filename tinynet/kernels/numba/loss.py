@@ -9,8 +9,8 @@ import numpy as np
 from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.memory import empty, flat
 from tinynet.kernels.numba.parallel import groups_of, over_blocks, over_groups
-from tinynet.kernels.recording import after, before, in_order
 from tinynet.kernels.numba.simd import add, load, multiply, multiply_add, negative, splat, store, widen
+from tinynet.kernels.recording import after, before, in_order
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 

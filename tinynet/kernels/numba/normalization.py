@@ -109,7 +109,9 @@ def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     sums = np.empty((len(groups_of(blocks)), 2, channels))
     before(lambda: sums.fill(0))
     over_groups(
-        lambda group, first, last: _moments(flat_x, count, first, last, channels, pixels, origin, sums[group]),
+        lambda group, first, last: _moments(
+            flat_x, count, first, last, channels, pixels, origin, sums[group]
+        ),
         blocks,
         x.size * ELEMENT,
     )
