@@ -18,7 +18,7 @@ from tinynet.models import autoencoder, classifier, small_cnn
 import tinynet as tn
 from bench.common import Contestant
 from tinynet.data.augment import Augmentation
-from tinynet.layers import Context
+from tinynet.training_step import TrainingStep
 
 # So small that thousands of steps on one batch neither saturate the softmax nor bring denormals.
 LEARNING_RATE = 1e-6
@@ -134,26 +134,24 @@ def channels_first_dense(weight: np.ndarray, flattened: tuple[int, ...]) -> np.n
 # tinynet.
 
 
+def targets(model: tn.Sequential, labels: np.ndarray) -> np.ndarray | None:
+    """What `fit` is given as y: the labels, or nothing for a reconstruction."""
+    assert model.loss is not None
+    return None if model.loss.wants_images else labels
+
+
 def loss_and_gradients(model: tn.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
     """Forward and backward of one batch, as `fit` does them; the gradients are left in the parameters."""
-    loss = model.loss
-    assert loss is not None
-    inputs = model.to_tensor(images)
-    target = inputs if loss.wants_images else model.target(images, labels)
-    context = Context(training=True, images=np.arange(len(images)), logits=loss.wants_logits)
-    value = loss(model(inputs, context), target)
-    number = value.item()
-    value.backward()
-    return number
+    return TrainingStep(model)(images, targets(model, labels), np.arange(len(images)))[0]
 
 
-def step(model: tn.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
-    """One training step; the loss before it."""
-    number = loss_and_gradients(model, images, labels)
-    parameters = model.parameters()
+def step(training_step: TrainingStep, images: np.ndarray, labels: np.ndarray) -> float:
+    """One step as `fit` makes it; the loss before it."""
+    model = training_step.model
+    number, _ = training_step(images, targets(model, labels), np.arange(len(images)))
     assert model.optimizer is not None
-    model.optimizer.step(parameters)
-    for parameter in parameters.values():
+    model.optimizer.step(training_step.parameters)
+    for parameter in training_step.parameters.values():
         parameter.grad = None
     return number
 
@@ -161,10 +159,11 @@ def step(model: tn.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
 def tinynet_contestant(work: Work) -> Contestant:
     """tinynet, with the kernels in use."""
     model, (images, labels) = work.model(), work.data
+    training_step = TrainingStep(model)
 
     def run() -> object:
         if work.kind == "training":
-            return step(model, images, labels)
+            return step(training_step, images, labels)
         if work.kind == "inference":
             return model.predict(images, batch_size=work.batch)
         return model.fit(

@@ -19,6 +19,7 @@ from bench.common import Absent, Contestant, Disagreement
 from bench.works import WORKS
 from tinynet import kernels
 from tinynet.data import scan_folder
+from tinynet.training_step import TrainingStep
 
 rates = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
 
@@ -66,7 +67,7 @@ def test_numba_does_the_same_work_as_numpy(name):
 def test_a_step_changes_every_weight():
     model = small("classifier-training").model()
     before = {name: parameter.data.copy() for name, parameter in model.parameters().items()}
-    works.step(model, *small("classifier-training").data)
+    works.step(TrainingStep(model), *small("classifier-training").data)
     for name, parameter in model.parameters().items():
         assert parameter.grad is None
         assert not np.array_equal(parameter.data, before[name]), name

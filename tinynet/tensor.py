@@ -13,16 +13,19 @@ machine learning: a survey", JMLR 18 (2018), section 3.2.
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
+from tinynet.kernels.recording import after, in_order, refuse
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ class Function:
 
     inputs: tuple[Tensor, ...] = ()
     needs: tuple[bool, ...] = ()
+    # Whether all that forward and backward do passes through kernels/recording.py, as the Numba kernels do.
+    recorded: bool = False
 
     @property
     def label(self) -> str:
@@ -256,6 +261,8 @@ class Function:
         tensors = self.prepare(*inputs)
         recording = grad_enabled()
         self.needs = tuple(recording and tensor.requires_grad for tensor in tensors)
+        if not self.recorded:
+            refuse(self.label)
         arrays, observing = [tensor.data for tensor in tensors], observer()
         computed = self.forward(*arrays) if observing is None else observing.forward(self, arrays)
         result = Tensor(np.asarray(computed))
@@ -327,8 +334,12 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
         if gradient is None:
             continue
         if tensor.creator is None or tensor.retains_grad:
-            # A copy the first time: the array may be shared with another tensor's gradient.
-            tensor.grad = np.array(gradient) if tensor.grad is None else np.asarray(tensor.grad + gradient)
+            if tensor.grad is None:
+                # A copy: the array may be shared with another tensor's gradient.
+                tensor.grad = after(gradient.copy)
+            else:
+                refuse("a gradient that is added to an earlier one")
+                tensor.grad = np.asarray(tensor.grad + gradient)
         if tensor.creator is None:
             continue
         if observing is None:
@@ -340,8 +351,10 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
         for parent, contribution in zip(tensor.creator.inputs, contributions, strict=True):
             if contribution is None or not parent.requires_grad:
                 continue
-            earlier = cotangents.get(id(parent))  # fan-out: a tensor used twice gets the sum
-            cotangents[id(parent)] = contribution if earlier is None else earlier + contribution
+            earlier = cotangents.get(id(parent))
+            if earlier is not None:  # fan-out: a tensor used twice gets the sum
+                contribution = in_order(partial(operator.add, earlier, contribution))
+            cotangents[id(parent)] = contribution
 
 
 def _print_step(tensor: Tensor, gradient: np.ndarray, contributions: tuple, trace: TextIO) -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
@@ -22,8 +22,10 @@ from tinynet.network import Network
 from tinynet.prefetch import prepared_ahead
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
+from tinynet.training_step import TrainingStep
 
 Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
+PREPARED = 1 << 22  # bytes of images shuffled and augmented at once: calls for each batch took 0.2 ms
 
 
 @dataclass
@@ -121,28 +123,34 @@ def fit(
 def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epochs) -> dict[str, float]:
     """One pass over the images; returns the means of loss and accuracy, as they were during it."""
     optimizer, loss = model.compiled()
-    parameters = {name: p for name, p in model.parameters().items() if p.requires_grad}
+    training_step = TrainingStep(model, seed, epoch)
+    parameters = training_step.parameters
     order = random.permutation(seed, epoch, np.arange(len(x)))
-    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    several = max(1, PREPARED // max(1, batch_size * x[0].nbytes)) * batch_size
+    portions = [order[at : at + several] for at in range(0, len(order), several)]
+    steps = -(-len(order) // batch_size)
 
-    def prepare(images: np.ndarray) -> tuple[np.ndarray, Tensor, Any]:
+    def prepare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         batch = x[images]
         if augmentation is not None:
             batch = augmentation(batch, seed, epoch, images)
-        inputs = model.to_tensor(batch)
-        return images, inputs, inputs if labels is None else model.target(batch, labels[images])
+        return images, batch, None if labels is None else labels[images]
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        for images, batch, target in prepared_ahead(portions, prepare):
+            for at in range(0, len(images), batch_size):
+                part = slice(at, at + batch_size)
+                yield images[part], batch[part], None if target is None else target[part]
 
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for step, (images, inputs, target) in enumerate(prepared_ahead(batches, prepare), start=1):
-            context = Context(training=True, seed=seed, epoch=epoch, images=images, logits=loss.wants_logits)
-            output = model(inputs, context)
-            value = loss(output, target)
-            number = value.item()
+        for step, (images, batch, target) in enumerate(batches(), start=1):
+            number, output = training_step(batch, target, images)
             if not math.isfinite(number):
-                reason = _not_finite(model, inputs, context) or "every layer's result is finite"
-                raise NonFiniteError(f"step {epoch * len(batches) + step}: the loss is {number}; {reason}")
-            value.backward()
+                context = Context(True, seed, epoch, images, logits=loss.wants_logits)
+                reason = _not_finite(model, model.to_tensor(batch), context)
+                reason = reason or "every layer's result is finite"
+                raise NonFiniteError(f"step {epoch * steps + step}: the loss is {number}; {reason}")
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None

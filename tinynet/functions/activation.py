@@ -28,6 +28,8 @@ class Elementwise(Function):
 class ReLU(Elementwise):
     """y = max(x, 0); dx = dy where y > 0, else 0 (at x = 0 the left derivative).  NaN stays NaN."""
 
+    recorded = True
+
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.y = self.kernels.relu(x)
         return self.y
@@ -41,6 +43,8 @@ class ReLU6(Elementwise):
 
     Source: Krizhevsky, Convolutional deep belief networks on CIFAR-10 (2010).
     """
+
+    recorded = True
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.y = self.kernels.relu6(x)

@@ -19,6 +19,8 @@ class ConvBlock(LaneFunction):
     between them is never written to memory: see kernels/numba/block.py.
     """
 
+    recorded = True
+
     def __init__(self, block: Block):
         self.block = block
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinynet.errors import ShapeError
 from tinynet.functions.lanes import pack, pack_alike, unpack
+from tinynet.kernels.recording import in_order
 from tinynet.tensor import Function, Lanes, Tensor, as_tensor
 
 
@@ -26,11 +27,10 @@ class _Join(Function):
 class Sum(_Join):
     """y = x_1 + ... + x_k; dx_i = dy.  A residual connection (He et al., arXiv:1512.03385, equation 1)."""
 
+    recorded = True
+
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
-        total = arrays[0] + arrays[1]
-        for array in arrays[2:]:
-            total = total + array
-        return total
+        return in_order(lambda: sum(arrays[1:], start=arrays[0]))
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         return (dy,) * len(self.needs)
@@ -39,13 +39,15 @@ class Sum(_Join):
 class Concatenate(_Join):
     """y = the channels of x_1, then those of x_2, ...; dx_i = the channels of dy that came from x_i."""
 
+    recorded = True
+
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
         # (B, C_1, H, W, L), (B, C_2, H, W, L), ... -> (B, C_1 + C_2 + ..., H, W, L)
         self.edges = np.cumsum([array.shape[1] for array in arrays])[:-1]
-        return np.concatenate(arrays, axis=1)
+        return in_order(lambda: np.concatenate(arrays, axis=1))
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(np.ascontiguousarray(part) for part in np.split(dy, self.edges, axis=1))
+        return tuple(in_order(part.copy) for part in np.split(dy, self.edges, axis=1))
 
 
 class Flatten(Function):
@@ -53,6 +55,8 @@ class Flatten(Function):
 
     In lane layout nothing moves: the batch is only marked as flat.
     """
+
+    recorded = True
 
     def prepare(self, *inputs: Any) -> tuple[Tensor, ...]:
         return (pack(inputs[0], self.label),)

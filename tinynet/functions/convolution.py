@@ -8,6 +8,7 @@ import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.lanes import LaneFunction
+from tinynet.kernels.recording import after, before
 from tinynet.kernels.window import Padding, Window, same_padding
 from tinynet.tensor import Lanes, Tensor, as_tensor
 
@@ -29,6 +30,8 @@ class Conv2D(LaneFunction):
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), sections 9.1 and 9.5;
     Dumoulin and Visin, A guide to convolution arithmetic (arXiv:1603.07285) for the shapes.
     """
+
+    recorded = True
 
     def __init__(self, window: Window, groups: int):
         self.window, self.groups = window, groups
@@ -63,6 +66,7 @@ class Dense(LaneFunction):
     rows, columns (c, h, w) in lane layout: the weights are permuted here, the activations never.
     """
 
+    recorded = True
     window = Window((1, 1))
 
     def result_lanes(self, *lanes: Lanes | None) -> Lanes:
@@ -73,7 +77,7 @@ class Dense(LaneFunction):
         # (B, C, H, W, L), (H * W * C, O) -> (B, O, 1, 1, L)
         self.image = x.shape[1:4]  # C, H, W
         features = x.reshape(x.shape[0], -1, 1, 1, x.shape[4])  # (B, C * H * W, 1, 1, L)
-        permuted = self._to_lane_order(weight)  # (1, 1, C * H * W, O)
+        permuted = before(lambda: self._to_lane_order(weight))  # (1, 1, C * H * W, O)
         self.x = features if self.needs[1] else None
         self.weight = permuted if self.needs[0] else None
         if bias is None:
@@ -81,16 +85,13 @@ class Dense(LaneFunction):
         return self.kernels.conv2d(features, permuted, bias, self.window, 1)
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        channels, height, width = self.image
         dx = dw = None
         if self.needs[0]:
             dx = self.kernels.conv2d_input_gradient(dy, self.weight, self.window, 1, 1, 1)
-            dx = dx.reshape(dy.shape[0], channels, height, width, dy.shape[4])
+            dx = dx.reshape(dy.shape[0], *self.image, dy.shape[4])
         if self.needs[1]:
-            dw = self.kernels.conv2d_weight_gradient(self.x, dy, self.window, 1)
-            # (1, 1, C * H * W, O) -> (H * W * C, O)
-            dw = dw.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-            dw = np.ascontiguousarray(dw).reshape(height * width * channels, -1)
+            permuted = self.kernels.conv2d_weight_gradient(self.x, dy, self.window, 1)
+            dw = after(lambda: self._from_lane_order(permuted))
         if len(self.needs) == 2:
             return dx, dw
         return dx, dw, self.kernels.channel_sum(dy) if self.needs[2] else None
@@ -99,6 +100,12 @@ class Dense(LaneFunction):
         channels, height, width = self.image
         split = weight.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
         return np.ascontiguousarray(split).reshape(1, 1, channels * height * width, -1)
+
+    def _from_lane_order(self, weight: np.ndarray) -> np.ndarray:
+        channels, height, width = self.image
+        # (1, 1, C * H * W, O) -> (H * W * C, O)
+        split = weight.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+        return np.ascontiguousarray(split).reshape(height * width * channels, -1)
 
 
 def conv2d(

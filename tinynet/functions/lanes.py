@@ -37,6 +37,8 @@ class Pack(Function):
 class Unpack(Function):
     """Lane layout -> (n, h, w, c), or (n, h * w * c) where the batch is flat."""
 
+    recorded = True
+
     def __init__(self, lanes: Lanes):
         self.lanes = lanes
 

@@ -10,6 +10,7 @@ from tinynet import kernels
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.lanes import pack_alike, unpack
 from tinynet.functions.precision import same_precision
+from tinynet.kernels.recording import after, before, in_order
 from tinynet.tensor import Function, Tensor, as_tensor
 
 
@@ -23,20 +24,19 @@ class SoftmaxCrossEntropy(Function):
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4.
     """
 
+    recorded = True
+
     def __init__(self, target: np.ndarray):
-        self.target = target
+        self.target, self.kernels = target, kernels.active()
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         # (n, K) -> ()
-        centred = x - x.max(axis=1, keepdims=True)
-        log_probability = centred - np.log(np.exp(centred).sum(axis=1, keepdims=True))
-        self.probability = np.exp(log_probability)
-        # Where the target is 0 the product is 0 even if the logarithm is -inf.
-        terms = self.target * np.where(self.target == 0, 0, log_probability)
-        return np.asarray(-terms.sum(dtype=np.float64) / len(x), x.dtype)
+        self.probability, loss = self.kernels.softmax_cross_entropy(x, self.target)
+        return loss
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
-        return ((self.probability - self.target) * (dy / dy.dtype.type(len(self.target))),)
+        share = dy / dy.dtype.type(len(self.target))
+        return (in_order(lambda: (self.probability - self.target) * share),)
 
 
 class BinaryCrossEntropy(Function):
@@ -66,6 +66,8 @@ class BinaryCrossEntropy(Function):
 class MeanSquaredError(Function):
     """L = (1 / n) sum (x - t)**2 over all n numbers of the real images; dx = dy * 2 (x - t) / n."""
 
+    recorded = True
+
     def __init__(self, count: int):
         self.count, self.kernels = count, kernels.active()
 
@@ -73,12 +75,13 @@ class MeanSquaredError(Function):
         # (B, C, H, W, L), (B, C, H, W, L) -> ()
         self.x, self.target = x, target
         self.size = self.count * x.shape[1] * x.shape[2] * x.shape[3]
-        return np.asarray(self.kernels.squared_error(x, target, self.count) / self.size, x.dtype)
+        total = self.kernels.squared_error(x, target, self.count)
+        return after(lambda: np.asarray(total / self.size, x.dtype))
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         factor = 2.0 * float(dy) / self.size
         dx = self.kernels.squared_error_gradient(self.x, self.target, factor, self.count)
-        return dx, -dx if self.needs[1] else None
+        return dx, in_order(lambda: -dx) if self.needs[1] else None
 
 
 def softmax_cross_entropy(logits: Any, labels: Any, *, smoothing: float = 0.0) -> Tensor:
@@ -95,10 +98,15 @@ def softmax_cross_entropy(logits: Any, labels: Any, *, smoothing: float = 0.0) -
         raise ArgumentError(
             f"softmax_cross_entropy: smoothing must be at least 0 and below 1, got {smoothing!r}"
         )
-    target = _distribution(as_tensor(labels).numpy(), logits)
-    if smoothing:
-        target = (1 - smoothing) * target + smoothing / logits.shape[1]
-    return SoftmaxCrossEntropy(target.astype(logits.dtype))(logits)
+    classes, given = logits.shape[1], as_tensor(labels).numpy()
+
+    def target() -> np.ndarray:
+        distribution = _distribution(given, logits)
+        if smoothing:
+            distribution = (1 - smoothing) * distribution + smoothing / classes
+        return distribution.astype(logits.dtype)
+
+    return SoftmaxCrossEntropy(before(target))(logits)
 
 
 def binary_cross_entropy(logits: Any, labels: Any) -> Tensor:
@@ -150,4 +158,6 @@ def _distribution(labels: np.ndarray, logits: Tensor) -> np.ndarray:
             f"softmax_cross_entropy: labels run from {labels.min()} to {labels.max()}, "
             f"wanted 0 to {classes - 1}"
         )
-    return np.eye(classes)[labels.astype(np.int64)]
+    units = np.zeros((count, classes))
+    units[np.arange(count), labels.astype(np.int64)] = 1.0
+    return units

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.lanes import LaneFunction
+from tinynet.kernels.recording import after, before, in_order
 from tinynet.tensor import Tensor, as_tensor
 
 
@@ -27,6 +28,8 @@ class BatchNorm(LaneFunction):
     Source: Ioffe and Szegedy, Batch normalization (arXiv:1502.03167), section 3.
     """
 
+    recorded = True
+
     def __init__(self, count: int, epsilon: float, statistics: tuple[np.ndarray, np.ndarray] | None):
         self.count, self.epsilon, self.given = count, epsilon, statistics
 
@@ -34,7 +37,7 @@ class BatchNorm(LaneFunction):
         # (B, C, H, W, L) -> (B, C, H, W, L); scale, shift (C,)
         mean, variance = self.given or self.kernels.channel_moments(x, self.count)
         self.mean, self.variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
-        self.inverse_deviation = 1.0 / np.sqrt(self.variance + self.epsilon)
+        self.inverse_deviation = in_order(lambda: 1.0 / np.sqrt(self.variance + self.epsilon))
         self.x, self.scale = x, scale
         return self.kernels.normalize(x, self.mean, self.inverse_deviation, scale, shift, self.count)
 
@@ -48,9 +51,9 @@ class BatchNorm(LaneFunction):
         if self.needs[0]:
             dx = self.kernels.normalize_input_gradient(
                 dy, self.x, self.mean, self.inverse_deviation, self.scale,
-                dshift * of_batch, dscale * of_batch, self.count,
+                in_order(lambda: dshift * of_batch), in_order(lambda: dscale * of_batch), self.count,
             )  # fmt: skip
-        return dx, dscale.astype(dy.dtype), dshift.astype(dy.dtype)
+        return dx, after(lambda: dscale.astype(dy.dtype)), after(lambda: dshift.astype(dy.dtype))
 
 
 class Dropout(LaneFunction):
@@ -60,14 +63,16 @@ class Dropout(LaneFunction):
     Source: Srivastava et al., Dropout, JMLR 15 (2014), with the scaling done in training.
     """
 
+    recorded = True
+
     def __init__(self, rate: float, keys: np.ndarray):
         self.rate, self.image_keys = rate, keys
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         # (B, C, H, W, L) -> (B, C, H, W, L)
         blocks, lanes = x.shape[0], x.shape[4]
-        self.keys = np.zeros((blocks, lanes), np.uint32)
-        self.keys.reshape(-1)[: self.image_keys.size] = self.image_keys
+        padding = blocks * lanes - self.image_keys.size
+        self.keys = before(lambda: np.pad(self.image_keys, (0, padding)).reshape(blocks, lanes))
         return self.kernels.dropout(x, self.keys, self.rate)
 
     def backward(self, dy: np.ndarray) -> tuple[np.ndarray]:
@@ -123,7 +128,8 @@ def dropout(x: Any, rate: float, keys: np.ndarray) -> Tensor:
         raise ArgumentError(f"dropout: keys must be whole numbers (uint32 or uint64), got {keys.dtype}")
     if rate == 0:
         return tensor
-    return Dropout(float(rate), keys.astype(np.uint32))(tensor)  # the low 32 bits
+    # The low 32 bits.
+    return Dropout(float(rate), before(lambda: keys.astype(np.uint32)))(tensor)
 
 
 def check_rate(where: str, rate: float) -> None:

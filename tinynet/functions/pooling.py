@@ -23,6 +23,8 @@ class MaxPool2D(LaneFunction):
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), section 9.3.
     """
 
+    recorded = True
+
     def __init__(self, window: Window):
         self.window = window
 
@@ -42,6 +44,8 @@ class AveragePool2D(LaneFunction):
     y[i, j, c] = (1 / n_ij) sum_{u, v} x[i s + u, j s + v, c],   n_ij the real pixels in window (i, j)
     dx[m, n, c] = sum of dy[i, j, c] / n_ij over the windows that contain (m, n)
     """
+
+    recorded = True
 
     def __init__(self, window: Window):
         self.window = window
@@ -71,6 +75,8 @@ class UpSample2D(LaneFunction):
 
     y[i, j, c] = x[i // fh, j // fw, c],   dx[m, n, c] = sum of dy over the rectangle that came from (m, n)
     """
+
+    recorded = True
 
     def __init__(self, factor: tuple[int, int]):
         self.factor = factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.convolution import check_convolution, make_window, pair
 from tinynet.functions.normalization import check_rate
 from tinynet.functions.pooling import pooling_window
+from tinynet.kernels.recording import after, before
 from tinynet.kernels.window import Window
 from tinynet.layers.base import Context, Layer, Shape, register
 from tinynet.tensor import Tensor
@@ -251,8 +253,11 @@ class BatchNorm(Layer):
         )  # fmt: skip
         if learning:
             for old, new in zip(running, (mean, variance), strict=True):
-                old[...] = self.momentum * old + (1 - self.momentum) * new
+                after(partial(self._follow, old, new))
         return y
+
+    def _follow(self, running: np.ndarray, batch: np.ndarray) -> None:
+        running[...] = self.momentum * running + (1 - self.momentum) * batch
 
 
 @register
@@ -270,7 +275,7 @@ class Dropout(Layer):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         if not context.training or not self.rate:
             return x
-        return F.dropout(x, self.rate, context.keys(self.path, x.shape[0]))
+        return F.dropout(x, self.rate, before(lambda: context.keys(self.path, x.shape[0])))
 
 
 @register

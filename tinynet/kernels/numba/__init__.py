@@ -14,7 +14,7 @@ from tinynet.kernels.numba.convolution import (
 )
 from tinynet.kernels.numba.dropout import dropout
 from tinynet.kernels.numba.lanes import lanes_for, pack, pack_bytes, unpack
-from tinynet.kernels.numba.loss import squared_error, squared_error_gradient
+from tinynet.kernels.numba.loss import softmax_cross_entropy, squared_error, squared_error_gradient
 from tinynet.kernels.numba.normalization import (
     channel_moments,
     normalize,
@@ -22,7 +22,7 @@ from tinynet.kernels.numba.normalization import (
     normalize_sums,
 )
 from tinynet.kernels.numba.optimizer import adamw, all_finite, rmsprop, sgd
-from tinynet.kernels.numba.parallel import each_range, num_threads
+from tinynet.kernels.numba.parallel import again, each_range, num_threads
 from tinynet.kernels.numba.pooling import (
     average_pool,
     average_pool_backward,
@@ -36,6 +36,7 @@ NAME = "numba"
 __all__ = [
     "NAME",
     "adamw",
+    "again",
     "all_finite",
     "average_pool",
     "average_pool_backward",
@@ -63,6 +64,7 @@ __all__ = [
     "relu_backward",
     "rmsprop",
     "sgd",
+    "softmax_cross_entropy",
     "squared_error",
     "squared_error_gradient",
     "unpack",

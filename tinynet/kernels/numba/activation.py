@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import over_blocks, over_ranges
 from tinynet.kernels.numba.simd import add, at_most, load, negative, splat, store, where_above
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
@@ -74,9 +74,17 @@ def relu6_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _elementwise(function, *arrays: np.ndarray) -> np.ndarray:
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    result = empty(arrays[0].shape, arrays[0].dtype)
-    target, size = result.reshape(-1), arrays[0].size
-    vectors = -(-size // 16)
-    over_ranges(lambda first, last: function(*flat, size, first, last, target), vectors, size * ELEMENT)
+    sources = [flat(array) for array in arrays]
+    shape, size = arrays[0].shape, arrays[0].size
+    result = empty(shape, arrays[0].dtype)
+    target, vectors = result.reshape(-1), -(-size // 16)
+
+    def task(first: int, last: int) -> None:
+        function(*sources, size, first, last, target)
+
+    if len(shape) == 5 and shape[4] == 16:
+        each = vectors // shape[0]
+        over_blocks(lambda first, last: task(first * each, last * each), shape[0], size * ELEMENT)
+    else:
+        over_ranges(task, vectors, size * ELEMENT)
     return result

@@ -21,10 +21,11 @@ from tinynet.kernels.numba import winograd
 from tinynet.kernels.numba.block_tables import Tables, mix_weights, tables_for, unmix_weights
 from tinynet.kernels.numba.compile import inlined, kernel
 from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
-from tinynet.kernels.numba.memory import empty, scratch
+from tinynet.kernels.numba.memory import empty, flat, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
-from tinynet.kernels.numba.parallel import group_edges, over_ranges
+from tinynet.kernels.numba.parallel import group_edges, over_blocks, over_some_groups
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.rearranging import added_up, rearranged
 from tinynet.kernels.numba.simd import (
     LANES,
     add,
@@ -40,6 +41,7 @@ from tinynet.kernels.numba.simd import (
     zero,
 )
 from tinynet.kernels.numba.winograd import winograd_sums
+from tinynet.kernels.recording import after, before
 
 
 @inlined
@@ -155,37 +157,37 @@ def conv_block(
     plane = size[0] * size[1] * LANES
     y = empty((blocks, outputs, *size, LANES), x.dtype)
     code = empty(y.shape if block.pool else (0,), np.uint8)
-    flat, flat_y, flat_code, bias = x.ravel(), y.reshape(-1), code.reshape(-1), np.ascontiguousarray(bias)
+    flat_x, flat_y, flat_code, bias = flat(x), y.reshape(-1), code.reshape(-1), flat(bias)
     work = _work(tables, blocks, outputs)
     if winograd.suits(block, channels, outputs, height, width):
         w = winograd.tables_for(
             channels, outputs, *block.convolved_size(height, width), block.pool, backward=False
         )
-        packed, nothing = w.pack(weight), np.zeros(outputs, x.dtype)
+        packed, nothing = before(lambda: w.pack(weight)), np.zeros(outputs, x.dtype)
 
         def winograd_task(first: int, last: int) -> None:
             padded = scratch("padded", tables.padded_size(channels), x.dtype)
             between = scratch("winograd", winograd.room(channels, outputs), x.dtype)
             _winograd_forward(
-                flat, packed, bias, nothing, w.taps, w.square, w.corners, w.targets,
+                flat_x, packed, bias, nothing, w.taps, w.square, w.corners, w.targets,
                 (channels, height, width), tables.padding, outputs, plane, block.relu, block.pool, first,
                 last, padded, between, flat_y, flat_code,
             )  # fmt: skip
 
-        over_ranges(winograd_task, blocks, work)
+        over_blocks(winograd_task, blocks, work)
         return y, code if block.pool else None
-    packed = mix_weights(weight, tables)[tables.forward_order]
+    packed = rearranged(_mixed(weight, tables), tables.forward_order)
 
     def task(first: int, last: int) -> None:
         padded = scratch("padded", tables.padded_size(channels), x.dtype)
         kept = scratch("kept", kept_numbers(tables.tap_count, outputs), x.dtype)
         weighted_sums_of_blocks(
-            flat, packed, bias, tables.taps, tables.positions, tables.targets, tables.tap_count,
+            flat_x, packed, bias, tables.taps, tables.positions, tables.targets, tables.tap_count,
             0, tables.positions.size, (channels, height, width), tables.padding, 1, outputs, plane,
             outputs * plane, block.relu, block.pool, first, last, padded, kept, flat_y, flat_code,
         )  # fmt: skip
 
-    over_ranges(task, blocks, work)
+    over_blocks(task, blocks, work)
     return y, code if block.pool else None
 
 
@@ -205,21 +207,25 @@ def conv_block_backward(
     by_winograd = needs_input and winograd.suits(block, channels, outputs, height, width)
     if by_winograd:
         w = winograd.tables_for(outputs, channels, height, width, pool=False, backward=True)
-        packed, room = w.pack(weight), winograd.room(outputs, channels)
+        packed, room = before(lambda: w.pack(weight)), winograd.room(outputs, channels)
         back = w.taps, w.corners, w.targets
         pieces = w.taps, w.square
     else:
-        packed = mix_weights(weight, tables)[tables.backward_order] if needs_input else np.empty(0, x.dtype)
+        packed = np.empty(0, x.dtype)
+        if needs_input:
+            packed = rearranged(_mixed(weight, tables), tables.backward_order)
         room = kept_numbers(tables.dx_taps.size, channels)
         back = tables.dx_taps, tables.dx_positions, tables.dx_targets
         pieces = tables.dx_taps, tables.dx_taps
     edges = group_edges(blocks)
     groups = len(edges) - 1
-    dw = np.zeros((groups, outputs * tables.taps.size), x.dtype)
-    db, nothing = np.zeros((groups, outputs), x.dtype), np.zeros(channels, x.dtype)
+    dw = np.empty((groups, outputs * tables.taps.size), x.dtype)
+    db, nothing = np.empty((groups, outputs), x.dtype), np.zeros(channels, x.dtype)
+    before(lambda: dw.fill(0))
+    before(lambda: db.fill(0))
     dx = empty(x.shape if needs_input else (0,), x.dtype)
-    flat_dy, flat, flat_y = dy.ravel(), x.ravel(), y.ravel()
-    flat_code = np.empty(0, np.uint8) if code is None else code.ravel()
+    flat_dy, flat_x, flat_y = flat(dy), flat(x), flat(y)
+    flat_code = np.empty(0, np.uint8) if code is None else flat(code)
     flat_dx = dx.reshape(-1)
 
     def task(first: int, last: int) -> None:
@@ -227,16 +233,23 @@ def conv_block_backward(
         spread = scratch("spread", outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
         kept = scratch("winograd" if by_winograd else "kept", room, x.dtype)
         _backward(
-            flat_dy, flat, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
+            flat_dy, flat_x, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
             *back, (channels, height, width), tables.padding, outputs, block.output_size(height, width),
             tables.image, block.relu, block.pool, needs_input, by_winograd, *pieces, edges, first, last,
             padded, spread, kept, nothing, dw, db, flat_dx,
         )  # fmt: skip
 
-    over_ranges(task, groups, 2 * _work(tables, blocks, outputs))
-    total = np.add.reduce(dw, axis=0)  # in order, whatever the number of threads
-    gradient = unmix_weights(total[tables.gradient_order], weight.shape, tables)
-    return dx if needs_input else None, gradient, np.add.reduce(db, axis=0)
+    over_some_groups(task, blocks, 2 * _work(tables, blocks, outputs))
+    mixed = added_up(dw, tables.gradient_order)
+    if tables.mixing is None:
+        gradient = mixed.reshape(weight.shape)
+    else:
+        gradient = after(lambda: unmix_weights(mixed, weight.shape, tables))
+    return dx if needs_input else None, gradient, added_up(db, np.arange(outputs))
+
+
+def _mixed(weight: np.ndarray, tables: Tables) -> np.ndarray:
+    return weight if tables.mixing is None else before(lambda: mix_weights(weight, tables))
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

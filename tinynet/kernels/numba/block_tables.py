@@ -32,7 +32,7 @@ class Axis(NamedTuple):
 class Tables(NamedTuple):
     """Offsets in numbers (not bytes); see numba/convolution.py for taps and positions."""
 
-    mixing: np.ndarray | None  # (phases, taps_y, taps_x, kh, kw) of 0 and 1; None without upsampling
+    mixing: dict[str, np.ndarray] | None  # (phases * taps_y * taps_x, kh * kw) of 0 and 1, by dtype
     padding: tuple[int, int, int, int]  # of x: top, left, padded height, padded width
     padded: bool  # whether there is any
     tap_count: int
@@ -48,6 +48,11 @@ class Tables(NamedTuple):
     forward_order: np.ndarray  # of the mixed weights: phase, tile of outputs, tap, output
     backward_order: np.ndarray  # of the same: tile of channels, dx_tap, channel
     gradient_order: np.ndarray  # (phases, taps_y, taps_x, C, O): where in (phases, O, T) its gradient is
+
+    def matrix(self, dtype: np.dtype) -> np.ndarray:
+        """What mixes weights of this dtype; only with upsampling is there one."""
+        assert self.mixing is not None
+        return self.mixing[dtype.name]
 
     def padded_size(self, channels: int) -> int:
         """Numbers in a padded block, 0 where there is no padding."""
@@ -108,9 +113,7 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
     kernel_size = len(rows.taps[0]), len(columns.taps[0])
     forward, backward, gradient = _orders(len(phases), *kernel_size, channels, outputs, all_taps.shape[1])
     return Tables(
-        mixing=None
-        if phases == [(0, 0)]
-        else np.stack([np.einsum("eu,dv->eduv", rows.mixing[q], columns.mixing[r]) for q, r in phases]),
+        mixing=None if phases == [(0, 0)] else _mixing(rows, columns, phases),
         padding=(rows.before, columns.before, padded_height, padded_width),
         padded=(padded_height, padded_width) != (height, width),
         tap_count=taps.shape[1],
@@ -131,19 +134,19 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
 
 def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
     """(kh, kw, C, O) -> flat (phases, taps_y, taps_x, C, O): what reads the same is added up."""
-    if tables.mixing is None:
-        return weight.ravel()
-    phases, taps_y, taps_x = tables.mixing.shape[:3]
-    matrix = tables.mixing.reshape(phases * taps_y * taps_x, -1).astype(weight.dtype)
+    matrix = tables.matrix(weight.dtype)
     return (matrix @ weight.reshape(matrix.shape[1], -1)).ravel()
 
 
 def unmix_weights(gradient: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """(phases, taps_y, taps_x, C, O) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
-    if tables.mixing is None:
-        return gradient.reshape(shape)
-    matrix = tables.mixing.reshape(gradient.shape[0] * gradient.shape[1] * gradient.shape[2], -1)
-    return (matrix.astype(gradient.dtype).T @ gradient.reshape(matrix.shape[0], -1)).reshape(shape)
+    matrix = tables.matrix(gradient.dtype)
+    return (matrix.T @ gradient.reshape(matrix.shape[0], -1)).reshape(shape)
+
+
+def _mixing(rows: Axis, columns: Axis, phases: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+    matrices = [np.kron(rows.mixing[q], columns.mixing[r]) for q, r in phases]
+    return {name: np.concatenate(matrices).astype(name) for name in ("float32", "float64")}
 
 
 def _orders(

@@ -33,12 +33,14 @@ from tinynet.kernels.numba.convolution_tables import (
     padded_size,
     tiles_of_blocks,
 )
-from tinynet.kernels.numba.memory import empty, scratch
+from tinynet.kernels.numba.memory import empty, flat, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
-from tinynet.kernels.numba.parallel import group_edges, over_ranges
+from tinynet.kernels.numba.parallel import group_edges, over_blocks, over_ranges, over_some_groups
 from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.rearranging import added_up, rearranged
 from tinynet.kernels.numba.simd import LANES, add, lane_sum, load, offset, pointer, zero
 from tinynet.kernels.numba.tiles import COLUMNS
+from tinynet.kernels.recording import after, before
 from tinynet.kernels.window import Padding, Window
 
 # Kernels.
@@ -122,7 +124,8 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, window: Window, 
     blocks, channels, height, width, _ = x.shape
     out_height, out_width = window.output_size(height, width)
     y = empty((blocks, weight.shape[3], out_height, out_width, LANES), x.dtype)
-    packed = weight.ravel()[forward_order(weight.shape, groups)]
+    order = forward_order(weight.shape, groups)
+    packed = rearranged(weight, order)
     tables = forward_tables(channels // groups, height, width, window)
     _run(x, packed, bias, window.padding, tables, y, groups)
     return y
@@ -140,9 +143,9 @@ def conv2d_input_gradient(
     dx = empty((blocks, channels, height, width, LANES), dy.dtype)
     padding, phases = backward_tables(outputs // groups, out_height, out_width, height, width, window)
     zeros = np.zeros(channels, dy.dtype)
-    flat = weight.ravel()
     for rows, columns, tables in phases:  # each phase writes its own pixels of dx
-        packed = flat[backward_order(weight.shape, groups, rows, columns)]
+        order = backward_order(weight.shape, groups, rows, columns)
+        packed = rearranged(weight, order)
         _run(dy, packed, zeros, padding, tables, dx, groups)
     return dx
 
@@ -155,53 +158,56 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, groups
     taps = tables.tiled_taps
     (top, _), (left, _) = window.padding
     padded_height, padded_width = padded_size(height, width, window.padding)
-    flat, flat_dy = x.ravel(), dy.ravel()
+    flat_x, flat_dy = flat(x), flat(dy)
     work = float(dy.size) * tables.taps.size
     shape, around = (channels, height, width), (top, left, padded_height, padded_width)
     plane = out_height * out_width * LANES
 
     if padded_height * padded_width == 1 and groups == 1:  # a dense layer: its positions are the blocks
-        partial = np.zeros((1, outputs * taps.size), x.dtype)
+        sums = np.empty((1, outputs * taps.size), x.dtype)
         positions, targets, edges = of_blocks(blocks, channels), of_blocks(blocks, outputs), group_edges(1)
         none = np.empty(0, x.dtype)
+        before(lambda: sums.fill(0))
         over_ranges(
             lambda low, high: _weight_gradient(
-                flat, flat_dy, taps, positions, targets, blocks, shape, around, 1, outputs, plane, edges,
-                0, 1, low, high, none, partial,
+                flat_x, flat_dy, taps, positions, targets, blocks, shape, around, 1, outputs, plane, edges,
+                0, 1, low, high, none, sums,
             ),
             outputs,
             work,
         )  # fmt: skip
     else:
         edges = group_edges(blocks)
-        partial = np.zeros((len(edges) - 1, outputs * taps.size), x.dtype)
+        sums = np.empty((len(edges) - 1, outputs * taps.size), x.dtype)
         each, room = outputs // groups, _room(channels, (height, width), around)
+        before(lambda: sums.fill(0))
 
         def task(first: int, last: int) -> None:
             inside = scratch("padded", room, x.dtype)
             _weight_gradient(
-                flat, flat_dy, taps, tables.positions, tables.targets, out_height * out_width, shape, around,
-                groups, each, plane, edges, first, last, 0, each, inside, partial,
+                flat_x, flat_dy, taps, tables.positions, tables.targets, out_height * out_width, shape,
+                around, groups, each, plane, edges, first, last, 0, each, inside, sums,
             )  # fmt: skip
 
-        over_ranges(task, len(edges) - 1, work)
-    total = np.add.reduce(partial, axis=0)  # in order, whatever the number of threads
-    kernel_shape = (*window.size, channels // groups, outputs)
-    return total[gradient_order(kernel_shape, taps.size)]
+        over_some_groups(task, blocks, work)
+    order = gradient_order((*window.size, channels // groups, outputs), taps.size)
+    return added_up(sums, order)
 
 
 def channel_sum(dy: np.ndarray) -> np.ndarray:
     """(B, O, H, W, 16) -> (O,): the bias gradient."""
     blocks, channels = dy.shape[:2]
     edges = group_edges(blocks)
-    total = np.zeros((len(edges) - 1, channels), dy.dtype)
-    flat, pixels = dy.ravel(), dy.shape[2] * dy.shape[3]
-    over_ranges(
-        lambda first, last: _channel_sum(flat, edges, first, last, channels, pixels, total),
-        len(edges) - 1,
+    total = np.empty((len(edges) - 1, channels), dy.dtype)
+    flat_dy, pixels = flat(dy), dy.shape[2] * dy.shape[3]
+    before(lambda: total.fill(0))
+    over_some_groups(
+        lambda first, last: _channel_sum(flat_dy, edges, first, last, channels, pixels, total),
+        blocks,
         work=float(dy.size),
     )
-    return np.add.reduce(total, axis=0)  # in order: a sum over the first axis adds one row after another
+    # In order: a sum over the first axis adds one row after another.
+    return after(lambda: np.add.reduce(total, axis=0))
 
 
 def _run(
@@ -218,10 +224,10 @@ def _run(
     outputs, plane = y.shape[1], y.shape[2] * y.shape[3] * LANES
     (top, _), (left, _) = padding
     padded_height, padded_width = padded_size(height, width, padding)
-    flat, flat_y, bias = x.ravel(), y.reshape(-1), np.ascontiguousarray(bias)
+    flat_x, flat_y, bias = flat(x), y.reshape(-1), flat(bias)
     no_code, each, shape = np.empty(0, np.uint8), outputs // groups, (channels, height, width)
     around, count = (top, left, padded_height, padded_width), tables.taps.size
-    taps, work = tables.taps[None], float(tables.positions.size) * blocks * LANES * weights.size
+    taps, work = tables.taps[None], float(min(plane, tables.positions.size * LANES)) * blocks * weights.size
 
     if padded_height * padded_width == 1 and plane == LANES and groups == 1:
         # A dense layer: its positions are the blocks.
@@ -232,7 +238,7 @@ def _run(
         def dense_task(first: int, last: int) -> None:
             kept = scratch("kept", kept_numbers(count, outputs), x.dtype)
             weighted_sums_of_blocks(
-                flat, weights, bias, taps, positions, targets[None], count, first * COLUMNS, last * COLUMNS,
+                flat_x, weights, bias, taps, positions, targets[None], count, first * COLUMNS, last * COLUMNS,
                 shape, around, 1, outputs, plane, 0, False, False, 0, 1, no_scratch, kept, flat_y, no_code,
             )  # fmt: skip
 
@@ -245,12 +251,12 @@ def _run(
         inside = scratch("padded", room, x.dtype)
         kept = scratch("kept", kept_numbers(count, each), x.dtype)
         weighted_sums_of_blocks(
-            flat, weights, bias, taps, tables.positions, tables.targets[None], count, 0,
+            flat_x, weights, bias, taps, tables.positions, tables.targets[None], count, 0,
             tables.positions.size, shape, around, groups, each, plane, outputs * plane, False, False, first,
             last, inside, kept, flat_y, no_code,
         )  # fmt: skip
 
-    over_ranges(task, blocks, work)
+    over_blocks(task, blocks, work)
 
 
 def _room(channels: int, size: tuple[int, int], around: tuple[int, int, int, int]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import over_blocks
 from tinynet.kernels.numba.simd import load, multiply, splat, store, where_kept
 from tinynet.kernels.numpy.dropout import threshold
 
@@ -28,9 +28,9 @@ def dropout(x: np.ndarray, keys: np.ndarray, rate: float) -> np.ndarray:
     """x / (1 - rate) where an element is kept, else 0; keys: uint32 (B, 16), one an image."""
     y = empty(x.shape, x.dtype)
     elements = x[0, ..., 0].size
-    source, flat_keys, target = x.ravel(), np.ascontiguousarray(keys).reshape(-1), y.reshape(-1)
+    source, flat_keys, target = flat(x), flat(keys), y.reshape(-1)
     limit, factor = threshold(rate), x.dtype.type(1.0 / (1.0 - rate))
-    over_ranges(
+    over_blocks(
         lambda first, last: _dropout(source, flat_keys, limit, factor, elements, first, last, target),
         x.shape[0],
         x.size * ELEMENT,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import over_blocks
 from tinynet.kernels.numba.simd import LANES, multiply_add, offset, splat, store, transpose_bytes, widen_bytes
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
@@ -79,8 +79,8 @@ def pack(images: np.ndarray, lanes: int) -> np.ndarray:
     count, height, width, channels = images.shape
     blocks, pixels = -(-count // LANES), height * width
     packed = empty((blocks, channels, height, width, LANES), images.dtype)
-    source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
-    over_ranges(
+    source, target = flat(images), packed.reshape(-1)
+    over_blocks(
         lambda first, last: _pack(source, count, pixels, channels, first, last, target),
         blocks,
         packed.size * ELEMENT,
@@ -92,8 +92,8 @@ def unpack(x: np.ndarray, count: int) -> np.ndarray:
     """(blocks, c, h, w, 16) -> (count, h, w, c)."""
     blocks, channels, height, width, _ = x.shape
     images = empty((count, height, width, channels), x.dtype)
-    source, target = np.ascontiguousarray(x).reshape(-1), images.reshape(-1)
-    over_ranges(
+    source, target = flat(x), images.reshape(-1)
+    over_blocks(
         lambda first, last: _unpack(source, count, height * width, channels, first, last, target),
         blocks,
         x.size * ELEMENT,
@@ -106,12 +106,12 @@ def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: 
     count, height, width, channels = images.shape
     blocks = -(-count // LANES)
     packed = empty((blocks, channels, height, width, LANES), np.float32)
-    source, target = np.ascontiguousarray(images).reshape(-1), packed.reshape(-1)
+    source, target = flat(images), packed.reshape(-1)
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
 
     def task(first: int, last: int) -> None:
         bytes_ = np.empty(256 * channels, np.uint8)
         _pack_bytes(source, scale, shift, count, height * width, channels, first, last, bytes_, target)
 
-    over_ranges(task, blocks, packed.size * ELEMENT)
+    over_blocks(task, blocks, packed.size * ELEMENT)
     return packed

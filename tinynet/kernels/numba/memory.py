@@ -14,6 +14,8 @@ import threading
 
 import numpy as np
 
+from tinynet.kernels import recording
+
 ALIGNMENT = 64  # bytes, a cache line: half of all vector loads and stores would cross one otherwise
 SMALLEST = 1 << 16  # bytes: malloc keeps smaller ones itself
 LARGEST_SHELF = 1 << 28  # bytes kept for later in all; beyond that memory is given back
@@ -65,6 +67,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         memory = _aligned(size)
         loan = (memory, memory.ctypes.data)
     return np.asarray(_Lender(loan, shape, dtype))
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """The array's numbers in row-major order, in its own memory unless they lie there otherwise.
+
+    A recorded step would find old numbers in a copy.
+    """
+    if not array.flags.c_contiguous:
+        recording.refuse("an array that does not lie in row-major order")
+    return array.reshape(-1)
 
 
 def release() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import groups_of, over_groups, over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import groups_of, over_blocks, over_groups
 from tinynet.kernels.numba.simd import add, lane_sum, load, multiply, multiply_add, splat, store, widen
+from tinynet.kernels.recording import before, in_order
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
@@ -103,16 +104,19 @@ def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(B, C, H, W, 16) -> float64 mean and variance (divided by n) a channel, of `count` real images."""
     blocks, channels, height, width, _ = x.shape
     # Measured from the first pixel, so that a large common offset does not swallow the variance.
-    origin = x[0, :, 0, 0, 0].astype(np.float64)
-    flat, pixels = x.ravel(), height * width
-    sums = np.zeros((len(groups_of(blocks)), 2, channels))
+    origin = in_order(lambda: x[0, :, 0, 0, 0].astype(np.float64))
+    flat_x, pixels = flat(x), height * width
+    sums = np.empty((len(groups_of(blocks)), 2, channels))
+    before(lambda: sums.fill(0))
     over_groups(
-        lambda group, first, last: _moments(flat, count, first, last, channels, pixels, origin, sums[group]),
+        lambda group, first, last: _moments(
+            flat_x, count, first, last, channels, pixels, origin, sums[group]
+        ),
         blocks,
         x.size * ELEMENT,
     )
-    mean, square = sums.sum(axis=0) / (count * pixels)
-    return origin + mean, np.maximum(square - mean * mean, 0.0)
+    mean, square = in_order(lambda: sums.sum(axis=0) / (count * pixels))
+    return in_order(lambda: origin + mean), in_order(lambda: np.maximum(square - mean * mean, 0.0))
 
 
 def normalize(
@@ -125,8 +129,12 @@ def normalize(
 ) -> np.ndarray:
     """(x - mean) * inverse_deviation * scale + shift a channel; padding lanes become zero."""
     y = empty(x.shape, x.dtype)
-    parameters = [a.astype(x.dtype) for a in (mean, inverse_deviation * scale, shift)]
-    _over_blocks(_normalize, x, [x.ravel(), *parameters], count, y)
+    in_dtype = [
+        in_order(lambda: mean.astype(x.dtype)),
+        in_order(lambda: (inverse_deviation * scale).astype(x.dtype)),
+        in_order(lambda: shift.astype(x.dtype)),
+    ]
+    _over_blocks(_normalize, x, [flat(x), *in_dtype], count, y)
     return y
 
 
@@ -135,17 +143,18 @@ def normalize_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64 sums a channel of dy and of dy * normalised x: the gradients of shift and scale."""
     blocks, channels, height, width, _ = x.shape
-    flat_dy, flat, mean = dy.ravel(), x.ravel(), mean.astype(np.float64)
-    sums = np.zeros((len(groups_of(blocks)), 2, channels))
+    flat_dy, flat_x, origin = flat(dy), flat(x), in_order(lambda: mean.astype(np.float64))
+    sums = np.empty((len(groups_of(blocks)), 2, channels))
+    before(lambda: sums.fill(0))
     over_groups(
         lambda group, first, last: _products(
-            flat_dy, flat, mean, count, first, last, channels, height * width, sums[group]
+            flat_dy, flat_x, origin, count, first, last, channels, height * width, sums[group]
         ),
         blocks,
         x.size * ELEMENT,
     )
-    total, products = sums.sum(axis=0)
-    return total, products * inverse_deviation
+    total = in_order(lambda: sums[:, 0].sum(axis=0))
+    return total, in_order(lambda: sums[:, 1].sum(axis=0) * inverse_deviation)
 
 
 def normalize_input_gradient(
@@ -160,16 +169,21 @@ def normalize_input_gradient(
 ) -> np.ndarray:
     """scale * inverse_deviation * (dy - mean_dy - normalised x * mean_dy_normalised); padding lanes zero."""
     dx = empty(x.shape, x.dtype)
-    parameters = (mean, inverse_deviation, scale * inverse_deviation, mean_dy, mean_dy_normalised)
-    arrays = [dy.ravel(), x.ravel(), *[a.astype(x.dtype) for a in parameters]]
-    _over_blocks(_input_gradient, x, arrays, count, dx)
+    in_dtype = [
+        in_order(lambda: mean.astype(x.dtype)),
+        in_order(lambda: inverse_deviation.astype(x.dtype)),
+        in_order(lambda: (scale * inverse_deviation).astype(x.dtype)),
+        in_order(lambda: mean_dy.astype(x.dtype)),
+        in_order(lambda: mean_dy_normalised.astype(x.dtype)),
+    ]
+    _over_blocks(_input_gradient, x, [flat(dy), flat(x), *in_dtype], count, dx)
     return dx
 
 
 def _over_blocks(function, x: np.ndarray, arrays: list[np.ndarray], count: int, result: np.ndarray) -> None:
     blocks, channels, height, width, _ = x.shape
     target = result.reshape(-1)
-    over_ranges(
+    over_blocks(
         lambda first, last: function(*arrays, count, first, last, channels, height * width, target),
         blocks,
         x.size * ELEMENT,

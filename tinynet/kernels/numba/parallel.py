@@ -13,11 +13,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from tinynet.kernels import recording
+from tinynet.kernels.recording import Piece, Ranges, Recording
 from tinynet.kernels.threads import num_threads
 
 GROUPS = 8
@@ -89,12 +92,35 @@ def inside_a_task() -> bool:
     return getattr(_of_thread, "inside", False)
 
 
-def over_ranges(task: Callable[[int, int], Any], count: int, work: float) -> None:
+def over_ranges(
+    task: Callable[[int, int], Any],
+    count: int,
+    work: float,
+    ranges: Ranges = Ranges.OTHER,
+    blocks: int = 0,
+) -> None:
     """Call task(first, last) on ranges that cover 0..count, one range a thread.
 
     For work whose result does not depend on how it is divided.  work: roughly how many
-    multiply-adds there are in all.
+    multiply-adds there are in all.  ranges, blocks: see recording.Piece.
     """
+    made = recording.being_made()
+    if made is not None and not inside_a_task():
+        made.middle.append(Piece(task, ranges, count, blocks, work))
+    _divided(task, count, work)
+
+
+def over_blocks(task: Callable[[int, int], Any], blocks: int, work: float) -> None:
+    """The same on ranges of blocks of images."""
+    over_ranges(task, blocks, work, Ranges.BLOCKS, blocks)
+
+
+def over_some_groups(task: Callable[[int, int], Any], blocks: int, work: float) -> None:
+    """The same on ranges of the groups of so many blocks."""
+    over_ranges(task, min(GROUPS, blocks), work, Ranges.GROUPS, blocks)
+
+
+def _divided(task: Callable[[int, int], Any], count: int, work: float) -> None:
     threads = min(num_threads(), count)
     if threads <= 1 or work < WORTH_A_THREAD or inside_a_task():
         task(0, count)
@@ -126,7 +152,56 @@ def over_groups(task: Callable[[int, int, int], Any], blocks: int, work: float) 
         for group in range(start, stop):
             task(group, *groups[group])
 
-    over_ranges(some, len(groups), work)
+    over_some_groups(some, blocks, work)
+
+
+def again(made: Recording) -> None:
+    """Do what was recorded."""
+    if made.stretches is None:
+        made.stretches = _stretches(made.middle)
+    for calls in (made.first, made.stretches, made.last):
+        for call in calls:
+            call()
+
+
+def _stretches(middle: list[Any]) -> list[Callable[[], Any]]:
+    """A recording's middle, with neighbouring pieces of work on the same blocks as one."""
+    calls: list[Callable[[], Any]] = []
+    for blocks, neighbours in itertools.groupby(middle, _blocks):
+        if blocks:
+            calls.append(_Stretch(list(neighbours), blocks))
+            continue
+        for entry in neighbours:
+            alone = isinstance(entry, Piece)
+            calls.append(partial(_divided, entry.task, entry.count, entry.work) if alone else entry)
+    return calls
+
+
+def _blocks(entry: Any) -> int:
+    """Of images, where an entry is a piece that can be done for some of them; else 0."""
+    return entry.blocks if isinstance(entry, Piece) and entry.ranges is not Ranges.OTHER else 0
+
+
+class _Stretch:
+    """Pieces of work that a thread does one after another for its groups of blocks."""
+
+    def __init__(self, pieces: list[Piece], blocks: int):
+        self.edges = group_edges(blocks).tolist()
+        self.tasks = [(piece.task, piece.ranges is Ranges.BLOCKS) for piece in pieces]
+        self.work = sum(piece.work for piece in pieces)
+
+    def __call__(self) -> None:
+        # One range a thread: two or four took 6 and 15 % longer (a step of the classifier, two threads).
+        _divided(self.task, len(self.edges) - 1, self.work)
+
+    def task(self, first: int, last: int) -> None:
+        """Every piece, for groups first..last."""
+        edges = self.edges
+        for task, of_blocks in self.tasks:
+            if of_blocks:
+                task(edges[first], edges[last])
+            else:
+                task(first, last)
 
 
 def _workers(threads: int) -> SimpleQueue[_Job]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import over_blocks
 from tinynet.kernels.numba.simd import (
     LANES,
     add,
@@ -170,12 +170,14 @@ def _over_planes(function, like, inputs, outputs, window: Window, size: tuple[in
     (top, _), (left, _) = window.padding
     geometry = (*window.size, *window.stride, *window.dilation, top, left)
     out_height, out_width = window.output_size(*size)
-    arrays = [np.ascontiguousarray(array).reshape(-1) for array in inputs]
+    arrays = [flat(array) for array in inputs]
     targets = [array.reshape(-1) for array in outputs]
-    planes = like.shape[0] * like.shape[1]
-    work = planes * out_height * out_width * window.size[0] * window.size[1] * TAP
-    over_ranges(
-        lambda first, last: function(*arrays, first, last, *size, geometry, out_height, out_width, *targets),
-        planes,
+    blocks, channels = like.shape[:2]
+    work = float(blocks) * channels * out_height * out_width * window.size[0] * window.size[1] * TAP
+    over_blocks(
+        lambda first, last: function(
+            *arrays, first * channels, last * channels, *size, geometry, out_height, out_width, *targets
+        ),
+        blocks,
         work,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinynet.kernels.numba.compile import kernel
-from tinynet.kernels.numba.memory import empty
-from tinynet.kernels.numba.parallel import over_ranges
+from tinynet.kernels.numba.memory import empty, flat
+from tinynet.kernels.numba.parallel import over_blocks
 from tinynet.kernels.numba.simd import LANES, add, load, store, zero
 
 PIXEL = 20.0  # what a pixel costs, in multiply-adds
@@ -56,10 +56,12 @@ def upsample_backward(dy: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
 def _over_planes(
     function, x: np.ndarray, y: np.ndarray, height: int, width: int, factor: tuple[int, int]
 ) -> None:
-    planes = x.shape[0] * x.shape[1]
-    source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
-    over_ranges(
-        lambda first, last: function(source, first, last, height, width, *factor, target),
-        planes,
-        planes * height * width * factor[0] * factor[1] * PIXEL,
+    blocks, channels = x.shape[:2]
+    source, target = flat(x), y.reshape(-1)
+    over_blocks(
+        lambda first, last: function(
+            source, first * channels, last * channels, height, width, *factor, target
+        ),
+        blocks,
+        float(blocks) * channels * height * width * factor[0] * factor[1] * PIXEL,
     )

@@ -86,6 +86,7 @@ def _steps(dtype: np.dtype) -> list[partial]:
         partial(k.normalize_sums, x, x, channel, channel, count),
         partial(k.normalize_input_gradient, x, x, channel, channel, channel, channel, channel, count),
         partial(k.dropout, x, keys, 0.5),
+        partial(k.softmax_cross_entropy, x[0, :, :, 0, 0], x[0, :, :, 0, 0]),
         partial(k.squared_error, x, x, count),
         partial(k.squared_error_gradient, x, x, 1.0, count),
         partial(k.sgd, bias, bias, None, 0.1, 0.0, 0.0, False),

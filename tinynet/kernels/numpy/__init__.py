@@ -15,7 +15,7 @@ from tinynet.kernels.numpy.convolution import (
 )
 from tinynet.kernels.numpy.dropout import dropout
 from tinynet.kernels.numpy.lanes import lanes_for, pack, pack_bytes, unpack
-from tinynet.kernels.numpy.loss import squared_error, squared_error_gradient
+from tinynet.kernels.numpy.loss import softmax_cross_entropy, squared_error, squared_error_gradient
 from tinynet.kernels.numpy.normalization import (
     channel_moments,
     normalize,
@@ -64,6 +64,7 @@ __all__ = [
     "relu_backward",
     "rmsprop",
     "sgd",
+    "softmax_cross_entropy",
     "squared_error",
     "squared_error_gradient",
     "unpack",

@@ -1,0 +1,173 @@
+"""A recorded training step does what an ordinary one does, bit for bit; what cannot be recorded is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import AVAILABLE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinynet as tn
+from tinynet import kernels
+from tinynet.kernels import recording
+from tinynet.kernels.threads import num_threads, set_num_threads
+from tinynet.training_step import TrainingStep
+
+pytestmark = pytest.mark.skipif("numba" not in AVAILABLE, reason="only Numba's kernels are recorded")
+STEPS, CLASSES = 4, 3
+MAKERS = {
+    "fused, upsampled": lambda: [
+        tn.Conv2D(5, 3, activation="relu"),
+        tn.MaxPool2D(2),
+        tn.Conv2D(4, 3),
+        tn.UpSample2D(2),
+        tn.Conv2D(3, 3, activation="relu"),
+        tn.BatchNorm(),
+    ],
+    "not fused": lambda: [
+        tn.Conv2D(6, 3, stride=2, groups=3),
+        tn.ReLU6(),
+        tn.AveragePool2D(2),
+        tn.UpSample2D(2),
+        tn.MaxPool2D(3, stride=1, padding="same"),
+        tn.Dropout(0.4),
+    ],
+    "by Winograd": lambda: [tn.Conv2D(32, 3, activation="relu"), tn.Conv2D(32, 3, activation="relu")],
+    "branches": lambda: [
+        tn.Residual([tn.Conv2D(4, 3), tn.BatchNorm(), tn.ReLU(), tn.Conv2D(3, 3)]),
+        tn.Concatenate([[tn.Conv2D(2, 1)], [tn.MaxPool2D(3, stride=1, padding="same")], []]),
+        tn.ReLU(),
+    ],
+}
+HEADS = {
+    "dense": lambda: [tn.Flatten(), tn.Dense(7, "relu"), tn.Dropout(0.3), tn.Dense(CLASSES, "softmax")],
+    "pooled": lambda: [tn.GlobalAveragePool2D(), tn.BatchNorm(), tn.Dense(CLASSES, "softmax")],
+}
+
+
+def classifier(body: str, head: str) -> tn.Sequential:
+    model = tn.Sequential([*MAKERS[body](), *HEADS[head]()], (8, 8, 3), seed=3)
+    return model.compile(tn.RMSprop(1e-2), tn.losses.sparse_categorical_crossentropy(0.1))
+
+
+def trained(model: tn.Sequential, batches, record: bool) -> tuple[list[float], dict[str, np.ndarray], list]:
+    """Losses and state after a step on each of the batches, and why recordings were refused."""
+    step = TrainingStep(model, seed=5, epoch=2)
+    if not record:
+        step._may_record = lambda batch, labels: False
+    losses, optimizer = [], model.compiled()[0]
+    for images, labels, places in batches:
+        loss, _ = step(images, labels, places)
+        losses.append(loss)
+        optimizer.step(step.parameters)
+        for parameter in step.parameters.values():
+            parameter.grad = None
+    return losses, model.state(), [one.made.refused for one in step._seen.values() if one]
+
+
+def drawn_batches(seed: int, count: int, labelled: bool) -> list:
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            rng.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8),
+            rng.integers(0, CLASSES, count) if labelled else None,
+            rng.permutation(1000)[:count],
+        )
+        for _ in range(STEPS)
+    ]
+
+
+@settings(max_examples=12)
+@given(
+    body=st.sampled_from(sorted(MAKERS)), head=st.sampled_from(sorted(HEADS)), count=st.integers(1, 50),
+    frozen=st.booleans(), threads=st.sampled_from((1, 2, 3)), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_a_classifier_is_trained_to_the_same_bits(body, head, count, frozen, threads, seed):
+    batches, before = drawn_batches(seed, count, labelled=True), num_threads()
+    models = [classifier(body, head) for _ in range(2)]
+    for model in models:
+        if frozen:
+            model.freeze(model.layers[0].path)
+    try:
+        set_num_threads(threads)
+        with kernels.using("numba"):
+            losses, state, refused = trained(models[0], batches, record=True)
+            plain, expected, _ = trained(models[1], batches, record=False)
+    finally:
+        set_num_threads(before)
+    assert refused == [None]
+    assert losses == plain and len(set(losses)) > 1
+    assert all(state[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+@settings(max_examples=6)
+@given(body=st.sampled_from(["fused, upsampled", "by Winograd"]), count=st.integers(1, 40))
+def test_a_reconstruction_is_trained_to_the_same_bits(body, count):
+    def model() -> tn.Sequential:
+        made = tn.Sequential([*MAKERS[body](), tn.Conv2D(3, 3)], (8, 8, 3), seed=3)
+        return made.compile(tn.AdamW(1e-2), "mse")
+
+    batches = drawn_batches(count, count, labelled=False)
+    with kernels.using("numba"):
+        losses, state, refused = trained(model(), batches, record=True)
+        plain, expected, _ = trained(model(), batches, record=False)
+    assert refused == [None]
+    assert losses == plain
+    assert all(state[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+def test_what_is_not_recorded_is_refused_and_trained_all_the_same():
+    def model() -> tn.Sequential:
+        layers = [tn.Conv2D(4, 3, activation="tanh"), tn.Flatten(), tn.Dense(CLASSES, "softmax")]
+        return tn.Sequential(layers, (8, 8, 3)).compile("sgd", "sparse_categorical_crossentropy")
+
+    batches = drawn_batches(0, 10, labelled=True)
+    with kernels.using("numba"):
+        losses, _, refused = trained(model(), batches, record=True)
+        plain, _, _ = trained(model(), batches, record=False)
+    assert refused == ["Tanh"]
+    assert losses == plain
+
+
+def test_batches_of_two_shapes_have_a_recording_each():
+    large, small = drawn_batches(0, 20, labelled=True), drawn_batches(1, 7, labelled=True)
+    batches = [batch for pair in zip(large, small, strict=True) for batch in pair]
+    with kernels.using("numba"):
+        losses, _, refused = trained(classifier("fused, upsampled", "dense"), batches, record=True)
+        plain, _, _ = trained(classifier("fused, upsampled", "dense"), batches, record=False)
+    assert refused == [None, None]
+    assert losses == plain
+
+
+def test_a_recording_keeps_the_order_of_what_it_is_told():
+    done = []
+    numbers = np.zeros(1)
+    with recording.recording() as made:
+        recording.after(lambda: done.append("after"))
+        total = recording.in_order(lambda: numbers + 1)
+        recording.before(lambda: done.append("before"))
+        recording.in_order(lambda: done.append("in order"))
+    assert done == ["after", "before", "in order"]  # as they came
+    assert recording.being_made() is None
+    numbers[0] = 5
+    done.clear()
+    kernels._choose("numba").again(made)
+    assert done == ["before", "in order", "after"]
+    assert total[0] == 6
+
+
+def test_outside_a_recording_calls_are_only_made():
+    assert recording.before(lambda: 3) == 3
+    recording.refuse("nothing is being recorded")
+    assert recording.being_made() is None
+
+
+def test_the_recording_is_this_threads_alone():
+    import threading
+
+    with recording.recording() as made:
+        thread = threading.Thread(target=lambda: recording.after(lambda: None))
+        thread.start()
+        thread.join()
+    assert not made.last
