@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "train a model on a folder of cells, or on synthetic cells"
 
+_FLAGS = {"augment": "no-augmentation", "stain": "stain-augmentation"}  # options without a value
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
@@ -30,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="the highest of the last stage")
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
+    parser.add_argument(
+        "--stain-augmentation",
+        action="store_true",
+        help="show cells in other colours too, the background stays black",
+    )
     parser.add_argument(
         "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
     )
@@ -80,6 +87,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ("model", "data", "exclude", "split", "epochs", "batch_size", "size", "learning_rate", "seed")
     given = {name: getattr(arguments, name) for name in names}
     given["augment"] = False if arguments.no_augmentation else None
+    given["stain"] = True if arguments.stain_augmentation else None
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -95,7 +103,7 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
     moved = {name: given.pop(name) for name in ("data", "exclude") if name in given}
     for name, value in given.items():
         if value != getattr(config, name):
-            option = "no-augmentation" if name == "augment" else f"{name.replace('_', '-')} {value}"
+            option = _FLAGS.get(name) or f"{name.replace('_', '-')} {value}"
             raise ArgumentError(
                 f"--{option} contradicts the run in {folder}, which goes on as it began; "
                 "leave the option out, or start another run"
@@ -146,6 +154,7 @@ def _command(config: Any) -> str:
         parts += [f"--{name.replace('_', '-')} {value}"] if value is not None else []
     parts += [f"--batch-size {config.batch_size}"] if config.batch_size != 128 else []
     parts += ["--no-augmentation"] if not config.augment else []
+    parts += ["--stain-augmentation"] if config.stain else []
     return " ".join([*parts, f"--seed {config.seed}"])
 
 

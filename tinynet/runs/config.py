@@ -26,6 +26,8 @@ class RunConfig:
     epochs         of the last stage; None: the recipe's
     size           height and width of the model's input; None: the recipe's
     learning_rate  the highest of the last stage; None: the recipe's
+    augment        whether every epoch shows each cell turned, mirrored, shifted, ... anew
+    stain          whether in other colours, too
     synthetic      how many synthetic cells to draw where there is no data folder
     """
 
@@ -39,6 +41,7 @@ class RunConfig:
     learning_rate: float | None = None
     seed: int = 0
     augment: bool = True
+    stain: bool = False
     synthetic: int = 4000
 
     def __post_init__(self) -> None:
@@ -46,8 +49,11 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (optional and value is None):
                 raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
-        if not isinstance(self.augment, bool):
-            raise ArgumentError(f"augment must be true or false, got {self.augment!r}")
+        for name in ("augment", "stain"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.stain and not self.augment:
+            raise ArgumentError("--stain-augmentation contradicts --no-augmentation")
         _choice("split", self.split, ("patient", "image"))
         for name in ("epochs", "batch_size", "size", "synthetic"):
             value = getattr(self, name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinynet import files, kernels, metrics, storage
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
-from tinynet.data.augment import Augmentation
+from tinynet.data.augment import STAINED, Augmentation
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
 from tinynet.model import Sequential
 from tinynet.runs import data as run_data
@@ -58,7 +58,7 @@ def train(
     _prepare(folder, config, data, resume)
     data.gather()
 
-    augmentation = Augmentation() if config.augment else None
+    augmentation = (STAINED if config.stain else Augmentation()) if config.augment else None
     model: Sequential | None = None
     autoencoder: Sequential | None = None
     histories: dict[str, dict[str, list[float]]] = {}
