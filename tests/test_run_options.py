@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tinynet as tn
 from tinynet import cli, files, kernels
 from tinynet.data.augment import STAINED, Augmentation
 from tinynet.errors import ArgumentError
@@ -105,9 +106,49 @@ def test_stains_without_augmentation_are_refused():
         RunConfig(augment=False, stain=True)
 
 
+# Temperature and threshold.
+
+
+def test_a_calibrated_run_has_the_same_weights_and_the_temperature_and_threshold_in_its_file(tmp_path):
+    train(CONFIG, tmp_path / "plain", verbose=0)
+    config = replace(CONFIG, calibrate=True, min_sensitivity=0.95)
+    result = train(config, tmp_path / "chosen", verbose=0)
+    assert weights(tmp_path / "plain") == weights(tmp_path / "chosen")
+    model, chosen = tn.load(tmp_path / "chosen" / "model.safetensors"), result["calibrated"]
+    assert (model.temperature, model.threshold) == (chosen["temperature"], chosen["threshold"])
+    assert model.provenance["calibrated"] == chosen and chosen["part"] == "validation"
+    assert result["validation"]["threshold"] == result["test"]["threshold"] == model.threshold
+    assert result["validation"]["sensitivity"] >= 0.95
+    assert result["validation"]["loss"] == pytest.approx(chosen["loss"][1], abs=1e-4)
+    plain = tn.load(tmp_path / "plain" / "model.safetensors")
+    assert (plain.temperature, plain.threshold) == (1.0, 0.5)
+    assert "calibrated" not in plain.provenance
+
+
+def test_train_prints_what_was_chosen_and_what_it_means(tmp_path, capsys):
+    options = ["--model", "small-cnn", "--size", "16", "--epochs", "1", "--batch-size", "512"]
+    status = cli.main(
+        [
+            "train",
+            *options,
+            "--calibrate",
+            "--min-sensitivity",
+            "0.95",
+            "--quiet",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert "with 1 % of cells infected: of 10,000 cells" in printed
+    assert "at least 0.95 was asked for" in printed
+
+
 def test_a_configuration_of_an_earlier_version_has_the_defaults_of_what_it_did_not_know(tmp_path):
     CONFIG.save(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    values.pop("stain")
+    for name in ("stain", "calibrate", "min_sensitivity"):
+        values.pop(name)
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert RunConfig.load(tmp_path) == CONFIG

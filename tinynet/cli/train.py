@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.output import at_one_in_a_hundred, chosen_lines
+from tinynet.cli.recipe_options import FLAGS, add_recipe_options, recipe_options, words
+
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig
 
 SUMMARY = "train a model on a folder of cells, or on synthetic cells"
-
-_FLAGS = {"augment": "no-augmentation", "stain": "stain-augmentation"}  # options without a value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="the highest of the last stage")
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
-    parser.add_argument(
-        "--stain-augmentation",
-        action="store_true",
-        help="show cells in other colours too, the background stays black",
-    )
+    add_recipe_options(parser)
     parser.add_argument(
         "--out", metavar="RUN", help="the run's folder (default: runs/MODEL, runs/MODEL-2, ...)"
     )
@@ -87,8 +84,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ("model", "data", "exclude", "split", "epochs", "batch_size", "size", "learning_rate", "seed")
     given = {name: getattr(arguments, name) for name in names}
     given["augment"] = False if arguments.no_augmentation else None
-    given["stain"] = True if arguments.stain_augmentation else None
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None} | recipe_options(arguments)
 
 
 def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | None) -> RunConfig:
@@ -103,7 +99,8 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
     moved = {name: given.pop(name) for name in ("data", "exclude") if name in given}
     for name, value in given.items():
         if value != getattr(config, name):
-            option = _FLAGS.get(name) or f"{name.replace('_', '-')} {value}"
+            flags = {"augment": "no-augmentation", **FLAGS}
+            option = flags.get(name, f"{name.replace('_', '-')} {value}")
             raise ArgumentError(
                 f"--{option} contradicts the run in {folder}, which goes on as it began; "
                 "leave the option out, or start another run"
@@ -128,6 +125,9 @@ def _report(result: dict[str, Any], folder: Path) -> str:
         if value is not None:
             spread = f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
             lines.append(f"  {name:<12} {value:.4f}{spread}")
+    lines += [f"  {line}" for line in at_one_in_a_hundred(test)]
+    if "calibrated" in result:
+        lines += chosen_lines(result["calibrated"])
     if "test_all_labels" in result:
         full = result["test_all_labels"]
         lines.append(
@@ -154,8 +154,7 @@ def _command(config: Any) -> str:
         parts += [f"--{name.replace('_', '-')} {value}"] if value is not None else []
     parts += [f"--batch-size {config.batch_size}"] if config.batch_size != 128 else []
     parts += ["--no-augmentation"] if not config.augment else []
-    parts += ["--stain-augmentation"] if config.stain else []
-    return " ".join([*parts, f"--seed {config.seed}"])
+    return " ".join([*parts, *words(config), f"--seed {config.seed}"])
 
 
 def _free_folder(model: str) -> Path:

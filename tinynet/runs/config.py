@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinynet import files
+from tinynet.arguments import number
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
 FILE = "config.json"
@@ -28,6 +29,8 @@ class RunConfig:
     learning_rate  the highest of the last stage; None: the recipe's
     augment        whether every epoch shows each cell turned, mirrored, shifted, ... anew
     stain          whether in other colours, too
+    calibrate      whether a temperature is chosen on the validation part
+    min_sensitivity  the threshold is chosen there, for at least this sensitivity; None: it is 0.5
     synthetic      how many synthetic cells to draw where there is no data folder
     """
 
@@ -42,6 +45,8 @@ class RunConfig:
     seed: int = 0
     augment: bool = True
     stain: bool = False
+    calibrate: bool = False
+    min_sensitivity: float | None = None
     synthetic: int = 4000
 
     def __post_init__(self) -> None:
@@ -49,7 +54,7 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (optional and value is None):
                 raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
-        for name in ("augment", "stain"):
+        for name in ("augment", "stain", "calibrate"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.stain and not self.augment:
@@ -62,9 +67,11 @@ class RunConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ArgumentError(f"--seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         rate = self.learning_rate
-        number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if rate is not None and not (number and 0 < rate <= sys.float_info.max):  # not NaN, not infinite
+        real = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (real and 0 < rate <= sys.float_info.max):  # not NaN, not infinite
             raise ArgumentError(f"--learning-rate must be a number above 0, got {rate!r}")
+        if self.min_sensitivity is not None:
+            number("--min-sensitivity", self.min_sensitivity, 0.0, 1.0)
         if self.size is not None and not 16 <= self.size <= 512:
             raise ArgumentError(f"--size must lie between 16 and 512 pixels, got {self.size}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinynet import files, kernels, metrics, storage
+from tinynet.calibration import calibrate
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.data.augment import STAINED, Augmentation
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
@@ -95,9 +96,11 @@ def train(
             autoencoder = model
             model.save(folder / f"{stage.name}.safetensors")
     assert model is not None
-    result = measure(model, data, config)
+    model.provenance = _provenance(config, data, command)
+    chosen = _calibrate(model, data, config)
+    result = measure(model, data, config) | chosen
     _warn_of_guessing(result["validation"])
-    model.provenance, model.metrics = _provenance(config, data, command), for_the_file(result)
+    model.metrics = for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
@@ -113,6 +116,17 @@ def train(
         with contextlib.suppress(OSError):  # stays where an earlier run left pictures in it
             (folder / "plots").rmdir()
     return result
+
+
+def _calibrate(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
+    """Temperature and threshold as the configuration wants them chosen, on the validation part."""
+    if not config.calibrate and config.min_sensitivity is None:
+        return {}
+    cells, labels = data.of(data.validation), data.labels[data.validation]
+    choices: dict[str, Any] = {
+        "temperature": config.calibrate, "min_sensitivity": config.min_sensitivity,
+    }  # fmt: skip
+    return {"calibrated": calibrate(model, cells, labels, **choices)}
 
 
 def _warn_of_guessing(validation: dict[str, Any]) -> None:
