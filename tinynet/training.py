@@ -23,7 +23,7 @@ from tinynet.prefetch import prepared_ahead
 from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
 
-Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
+Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -60,7 +60,8 @@ def fit(
                      left out for reconstruction, where the target is the (augmented) input
     validation_data  (x, y), or images alone for reconstruction; measured after each epoch
     verbose          0 silent, 1 a line an epoch (with a progress bar on a terminal)
-    augmentation     (images, seed, epoch, indices) -> images, on uint8 (data/augment.py)
+    augmentation     (images, seed, epoch, indices) -> images, on uint8 (data/augment.py), or, where it makes
+                     the targets too, (images, targets) (distillation.py, data/corruption.py)
     seed             of shuffling, augmentation and dropout, which are functions of (seed, epoch, image)
 
     Same model, data and seed: bitwise the same weights.  Raises ArgumentError, DataError and ShapeError
@@ -126,11 +127,12 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
     def prepare(images: np.ndarray) -> tuple[np.ndarray, Tensor, Any]:
-        batch = x[images]
+        batch, target = x[images], None if labels is None else labels[images]
         if augmentation is not None:
-            batch = augmentation(batch, seed, epoch, images)
+            made = augmentation(batch, seed, epoch, images)
+            batch, target = made if isinstance(made, tuple) else (made, target)
         inputs = model.to_tensor(batch)
-        return images, inputs, inputs if labels is None else model.target(batch, labels[images])
+        return images, inputs, inputs if target is None else model.target(batch, target)
 
     total, right = 0.0, 0
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:

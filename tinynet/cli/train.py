@@ -90,13 +90,13 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | None) -> RunConfig:
     """The configuration of a run to go on with; ArgumentError where a given option contradicts it.
 
-    Data folders and exclusion lists move: these may be given anew, and what they hold is compared.
+    Data folders, exclusion lists and teachers move: these may be given anew, and what they hold is compared.
     """
     from tinynet.errors import ArgumentError
 
     if out is not None and Path(out).resolve() != folder.resolve():
         raise ArgumentError(f"--out {out} cannot be given with --resume {folder}: a run stays in its folder")
-    moved = {name: given.pop(name) for name in ("data", "exclude") if name in given}
+    moved = {name: given.pop(name) for name in ("data", "exclude", "teachers") if name in given}
     for name, value in given.items():
         if value != getattr(config, name):
             flags = {"augment": "no-augmentation", **FLAGS}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinynet import files
-from tinynet.arguments import number
+from tinynet.arguments import names, number
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
 FILE = "config.json"
@@ -31,6 +31,13 @@ class RunConfig:
     stain          whether in other colours, too
     calibrate      whether a temperature is chosen on the validation part
     min_sensitivity  the threshold is chosen there, for at least this sensitivity; None: it is 0.5
+    denoise        noise in what an autoencoder is shown and is to take away, a share of full scale
+    hide           share of the squares of an image that are hidden from it and that it is to fill in
+    teachers       model files to learn from, besides the labels
+    teacher_temperature, teacher_weight  of the distillation (tinynet/distillation.py)
+    teacher_once   whether teachers see each cell once, as it is, or each epoch as the student does
+    keep           which weights a classifier's training leaves: those of the "best" epoch by validation
+                   loss, of the "last", or an "average" of the epochs towards the end
     synthetic      how many synthetic cells to draw where there is no data folder
     """
 
@@ -47,6 +54,13 @@ class RunConfig:
     stain: bool = False
     calibrate: bool = False
     min_sensitivity: float | None = None
+    denoise: float = 0.0
+    hide: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_temperature: float = 2.0
+    teacher_weight: float = 0.5
+    teacher_once: bool = False
+    keep: str = "best"
     synthetic: int = 4000
 
     def __post_init__(self) -> None:
@@ -54,12 +68,18 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (optional and value is None):
                 raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
-        for name in ("augment", "stain", "calibrate"):
+        for name in ("augment", "stain", "calibrate", "teacher_once"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.stain and not self.augment:
             raise ArgumentError("--stain-augmentation contradicts --no-augmentation")
         _choice("split", self.split, ("patient", "image"))
+        _choice("keep", self.keep, ("best", "last", "average"))
+        number("--denoise", self.denoise, 0.0, 1.0)
+        number("--hide", self.hide, 0.0, 0.9)
+        number("--teacher-temperature", self.teacher_temperature, 0.05, 100.0)
+        number("--teacher-weight", self.teacher_weight, 0.0, 1.0)
+        object.__setattr__(self, "teachers", tuple(names("--teacher", list(self.teachers))))
         for name in ("epochs", "batch_size", "size", "synthetic"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -80,6 +100,7 @@ class RunConfig:
         values = asdict(self)
         for name in ("data", "exclude"):
             values[name] = None if values[name] is None else os.path.abspath(values[name])
+        values["teachers"] = [_kept_path(teacher) for teacher in self.teachers]
         text = json.dumps(values, indent=2, sort_keys=True)
         files.write_atomically(folder / FILE, [text.encode() + b"\n"])
 
@@ -103,9 +124,16 @@ class RunConfig:
             raise ModelFileError(f"{path}: {problem}") from None
 
 
+def _kept_path(model: str) -> str:
+    """A model file's path, absolute; the name of a shipped model as it is."""
+    return os.path.abspath(model) if os.path.isfile(model) else model
+
+
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ArgumentError(f"{_option(name)} must be {' or '.join(allowed)}, got {value!r}")
+        raise ArgumentError(
+            f"{_option(name)} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}"
+        )
 
 
 def _option(name: str) -> str:
