@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinynet import kernels
-from tinynet.data.augment import TABLE_2, Augmentation
+from tinynet.data.augment import STAINED, TABLE_2, Augmentation
 from tinynet.errors import ArgumentError, ShapeError
 
 NONE = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "shear": 0.0}
@@ -113,6 +115,81 @@ def test_what_comes_from_outside_is_black(kernel_set):
     assert (turned[:, 0, 0] == 0).all(axis=-1).any()
 
 
+# Stains.
+
+STILL_STAINED = replace(STILL, gain=0.25, offset=0.1)
+
+
+def as_stained(x: np.ndarray, stains: np.ndarray) -> np.ndarray:
+    """The formula of Augmentation's docstring in floating point, not rounded."""
+    gain, offset = (stains[:, None, None, :, which] / 65536 for which in (0, 1))
+    cover = np.minimum(x.max(axis=-1, keepdims=True) / 64, 1.0)
+    return np.clip(gain * x + offset * 64 * cover, 0, 255)
+
+
+def test_a_stain_is_a_gain_and_an_offset_by_channel(kernel_set):
+    x = cells(200)
+    stains = STILL_STAINED.stains(3, 1, 0, INDICES)
+    np.testing.assert_allclose(STILL_STAINED(x, 1, 0, INDICES), as_stained(x, stains), atol=0.501)
+    gain, offset = stains[..., 0] / 65536, stains[..., 1] * 64 / 65536 / 255  # of full scale
+    assert gain.min() >= 0.75 and gain.max() <= 1.25 and gain.min() < 0.78 and gain.max() > 1.22
+    assert np.abs(offset).max() <= 0.1001 and offset.min() < -0.09 and offset.max() > 0.09
+    between = np.corrcoef(np.concatenate([gain, offset], axis=1).T) - np.eye(6)
+    assert np.abs(between).max() < 0.3  # channels have their own, and gains say nothing of offsets
+
+
+def test_the_black_surround_stays_black(kernel_set):
+    x = cells(40)
+    surround = np.zeros(x.shape[:3], bool)
+    surround[:, :5] = surround[:, :, :3] = True
+    x[surround] = 0
+    stained = STILL_STAINED(x, 0, 0, np.arange(40))
+    assert not stained[surround].any()
+    assert not np.array_equal(stained, x)
+
+
+def test_a_pixel_on_the_cells_edge_takes_the_offset_as_far_as_it_is_cell(kernel_set):
+    shades = np.arange(81, dtype=np.uint8).reshape(1, 9, 9, 1)
+    stain = np.array([[[1 << 16, (16 << 16) // 64]]], np.int32)  # 16 brighter
+    identity = np.array([[[1 << 16, 0, 0], [0, 1 << 16, 0]]], np.int32)
+    brighter = kernel_set.warp(shades, identity, stain).reshape(-1).astype(int) - np.arange(81)
+    assert brighter[[0, 4, 32, 64, 80]].tolist() == [0, 1, 8, 16, 16]
+    assert (np.diff(brighter) >= 0).all()
+
+
+def test_stains_leave_the_transforms_as_they_were():
+    arguments = ((16, 14), 3, 4, INDICES)
+    assert np.array_equal(STAINED.transforms(*arguments), Augmentation().transforms(*arguments))
+
+
+def test_both_kernel_sets_stain_alike():
+    if kernels.numba_problem():
+        pytest.skip("Numba is not here")
+    x, found = cells(40), []
+    for name in ("numpy", "numba"):
+        with kernels.using(name):
+            found.append(STAINED(x, 3, 5, np.arange(40)))
+    assert np.array_equal(*found)
+
+
+@given(st.integers(0, 2**40), st.integers(0, 500), st.permutations(range(12)))
+def test_an_image_is_stained_alike_wherever_it_stands(seed, epoch, order):
+    order, x = np.array(order), cells()
+    whole = STAINED(x, seed, epoch, np.arange(12))
+    assert np.array_equal(STAINED(x[order], seed, epoch, order), whole[order])
+
+
+def test_the_widest_stains_fit_into_32_bits(kernel_set):
+    widest, x = replace(STILL, gain=1.0, offset=1.0), cells(200)
+    stains = widest.stains(3, 0, 0, INDICES)
+    np.testing.assert_allclose(widest(x, 0, 0, INDICES), as_stained(x, stains), atol=0.501)
+
+
+def test_images_of_many_channels_have_no_stain():
+    with pytest.raises(ShapeError, match="a stain is for at most 4 channels, got 5"):
+        STAINED(np.zeros((1, 4, 4, 5), np.uint8), 0, 0, np.arange(1))
+
+
 def test_table_2_turns_by_twenty_degrees_at_most_and_never_upside_down():
     matrix = parts(TABLE_2)
     assert (matrix[:, 1, 1] > 0.8).all()
@@ -127,6 +204,8 @@ def test_table_2_turns_by_twenty_degrees_at_most_and_never_upside_down():
         ({"scale": float("nan")}, "scale"),
         ({"shift": "0.1"}, "shift must be a number from 0 to 1, got '0.1'"),
         ({"shear": True}, "shear"),
+        ({"gain": -0.1}, "Augmentation: gain must be a number from 0 to 1, got -0.1"),
+        ({"offset": 25}, "offset must be a number from 0 to 1, got 25"),
         ({"horizontal_flip": 1}, "horizontal_flip must be True or False, got 1"),
         ({"vertical_flip": None}, "vertical_flip"),
     ],

@@ -438,6 +438,8 @@ def every_operation(x, dy, images, codes):
     yield "unpack", fast.unpack(x, count)
     yield "pack_bytes", fast.pack_bytes(codes, some, some, 16)
     yield "warp", fast.warp(codes, np.broadcast_to(transforms, (len(codes), 2, 3)))
+    stains = np.ones((len(codes), codes.shape[3], 2), np.int32)
+    yield "warp", fast.warp(codes, np.broadcast_to(transforms, (len(codes), 2, 3)), stains)
 
 
 def test_nothing_is_missing_here():

@@ -444,6 +444,7 @@ for count in (1, 16, 21):
     k.all_finite(x)
     transforms = np.round(rng.normal(0, 1, (count, 2, 3)) * 65536).astype(np.int32)
     k.warp(rng.integers(0, 256, images.shape, dtype=np.uint8), transforms)
+    k.warp(np.ones(images.shape, np.uint8), transforms, np.ones((count, images.shape[3], 2), np.int32))
 """
     unchecked = "import numpy as np; from tinynet.kernels import numba as k; "
     unchecked += "k.unpack(np.ones((1, 1, 1, 1, 16), np.float32), 2)"

@@ -270,6 +270,18 @@ def test_warping_gives_the_same_bytes(count, height, width, channels, seed):
     np.testing.assert_array_equal(fast.warp(images, transforms), reference.warp(images, transforms))
 
 
+@given(st.integers(1, 9), SIDES, SIDES, st.integers(1, 4), st.integers(0, 10**6))
+def test_staining_gives_the_same_bytes(count, height, width, channels, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    images[rng.random((count, height, width)) < 0.3] = 0
+    transforms = np.round((np.eye(2, 3) + rng.normal(0, 0.2, (count, 2, 3))) * 65536).astype(np.int32)
+    stains = rng.uniform((0, -4), (2, 4), (count, channels, 2))  # the widest that Augmentation can draw
+    stains = np.round(stains * 65536).astype(np.int32)
+    expected = reference.warp(images, transforms, stains)
+    np.testing.assert_array_equal(fast.warp(images, transforms, stains), expected)
+
+
 NUMBERS = st.integers(-(2**31), 2**31 - 1) | st.integers(-(2**18), 2**18)
 
 

@@ -40,3 +40,4 @@ from tinynet.functions.shaping import (
     transpose,
     where,
 )
+from tinynet.functions.soft_targets import distillation

@@ -158,6 +158,12 @@ def _cross_entropy(detail: str, smoothing: float = 0.0, distributions: bool = Fa
     return Case("softmax_cross_entropy", detail, draw)
 
 
+def _distillation(random: np.random.Generator) -> tuple:
+    labels, soft = np.eye(4)[random.integers(0, 4, MANY)], random.dirichlet(np.ones(4), MANY)
+    given = {"temperature": 2.5, "weight": 0.7}
+    return lambda x: F.distillation(x, labels, soft, **given), (images(random, MANY, 4),)
+
+
 def _binary_cross_entropy(random: np.random.Generator) -> tuple:
     labels = random.uniform(0, 1, MANY)
     return lambda x: F.binary_cross_entropy(x, labels), (images(random, MANY, 1),)
@@ -263,6 +269,7 @@ def _loss_cases() -> list[Case]:
         _cross_entropy("classes"),
         _cross_entropy("smoothed labels", smoothing=0.1),
         _cross_entropy("distributions", distributions=True),
+        Case("distillation", "", _distillation),
         Case("binary_cross_entropy", "", _binary_cross_entropy),
         _function("mean_squared_error", "images", F.mean_squared_error, (MANY, 3, 2, 2), (MANY, 3, 2, 2)),
         _function("mean_squared_error", "vectors", F.mean_squared_error, (FEW, 5), (FEW, 5)),

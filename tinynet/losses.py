@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinynet import functions as F
+from tinynet.arguments import number
 from tinynet.errors import ArgumentError
 from tinynet.tensor import Tensor, no_grad
 
@@ -76,6 +77,41 @@ class Loss:
         return int((logits.argmax(axis=1) == classes).sum())
 
 
+@dataclass(frozen=True)
+class Distillation(Loss):
+    """Softmax cross-entropy against classes, mixed with a teacher's probabilities where the target has them.
+
+    Targets are integer classes (n,), or (n, 2 K): unit vectors of the K classes, then the teacher's
+    probabilities at this temperature (tinynet.distillation makes them).  So training is with the teacher,
+    and validation, with classes alone, is the cross-entropy of other losses.
+    """
+
+    temperature: float = 2.0
+    weight: float = 0.5
+
+    def __call__(self, output: Tensor, target: Any) -> Tensor:
+        classes, target = output.shape[-1], np.asarray(target)
+        if target.shape != (len(target), 2 * classes):
+            return self.function(output, target)
+        return F.distillation(
+            output, target[:, :classes], target[:, classes:], temperature=self.temperature, weight=self.weight
+        )
+
+    def right(self, logits: np.ndarray, labels: Any) -> int:
+        labels = np.asarray(labels)
+        return super().right(logits, labels[:, : logits.shape[1]] if labels.ndim == 2 else labels)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "temperature": self.temperature, "weight": self.weight}
+
+
+def distillation(temperature: float = 2.0, weight: float = 0.5) -> Distillation:
+    """The loss of a student: `weight` of it against a teacher's probabilities at this temperature."""
+    number("distillation: temperature", temperature, 0.05, 100.0)
+    number("distillation: weight", weight, 0.0, 1.0)
+    return Distillation("distillation", F.softmax_cross_entropy, "softmax", 0.0, temperature, weight)
+
+
 def sparse_categorical_crossentropy(smoothing: float = 0.0) -> Loss:
     """Softmax cross-entropy against integer classes, with label smoothing if asked for."""
     if isinstance(smoothing, bool) or not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
@@ -105,6 +141,8 @@ def loss_from_config(config: Any) -> Loss:
     """The loss that `config()` described; raises ArgumentError."""
     if not isinstance(config, dict):
         return get_loss(config)
+    if set(config) == {"name", "temperature", "weight"} and config["name"] == "distillation":
+        return distillation(config["temperature"], config["weight"])
     if set(config) != {"name", "smoothing"} or config["name"] != "sparse_categorical_crossentropy":
-        raise ArgumentError(f"loss: got {config!r:.80}, wanted a name, or one with its smoothing")
+        raise ArgumentError(f"loss: got {config!r:.80}, wanted a name, or one with its settings")
     return sparse_categorical_crossentropy(config["smoothing"])

@@ -24,7 +24,7 @@ from tinynet.schedules import Plateau
 from tinynet.tensor import Tensor, no_grad
 from tinynet.training_step import TrainingStep
 
-Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]
+Augment = Callable[[np.ndarray, int, int, np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 PREPARED = 1 << 22  # bytes of images shuffled and augmented at once: calls for each batch took 0.2 ms
 
 
@@ -62,7 +62,8 @@ def fit(
                      left out for reconstruction, where the target is the (augmented) input
     validation_data  (x, y), or images alone for reconstruction; measured after each epoch
     verbose          0 silent, 1 a line an epoch (with a progress bar on a terminal)
-    augmentation     (images, seed, epoch, indices) -> images, on uint8 (data/augment.py)
+    augmentation     (images, seed, epoch, indices) -> images, on uint8 (data/augment.py), or, where it makes
+                     the targets too, (images, targets) (distillation.py, data/corruption.py)
     seed             of shuffling, augmentation and dropout, which are functions of (seed, epoch, image)
 
     Same model, data and seed: bitwise the same weights.  Raises ArgumentError, DataError and ShapeError
@@ -131,10 +132,11 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     steps = -(-len(order) // batch_size)
 
     def prepare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        batch = x[images]
+        batch, target = x[images], None if labels is None else labels[images]
         if augmentation is not None:
-            batch = augmentation(batch, seed, epoch, images)
-        return images, batch, None if labels is None else labels[images]
+            made = augmentation(batch, seed, epoch, images)
+            batch, target = made if isinstance(made, tuple) else (made, target)
+        return images, batch, target
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
         for images, batch, target in prepared_ahead(portions, prepare):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.output import (
     NOTICE,
+    at_one_in_a_hundred,
     infected_probability,
     interval_text,
     json_text,
@@ -161,11 +162,12 @@ def _table(figures: dict[str, Any]) -> list[str]:
     }
     lines.append("")
     lines += [f"{name:<30}{counts[key]:>8}  (at 0.5: {at_half[key]})" for key, name in names.items()]
+    lines += ["", *at_one_in_a_hundred(figures)]
     how = {
         "patient-bootstrap": "intervals: whole patients were resampled",
         "wilson": "intervals take cells as independent; cells of one patient are not: they are too narrow",
     }
-    lines += ["", how[figures["interval_method"]]]
+    lines.append(how[figures["interval_method"]])
     if figures["part"] != "all" and figures["patients"] is None:
         lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
     return lines

@@ -64,3 +64,34 @@ def percent(share: float) -> str:
 def interval_text(interval: Sequence[float] | None, digits: int = 4) -> str:
     """[0.98, 0.99] -> "0.9800 to 0.9900"; "-" where there is none."""
     return "-" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
+def at_one_in_a_hundred(figures: dict[str, Any]) -> list[str]:
+    """A line: what sensitivity and specificity mean where one cell in a hundred is infected, as in blood."""
+    from tinynet.metrics import positive_predictive_value
+
+    sensitivity, specificity = figures["sensitivity"], figures["specificity"]
+    if sensitivity is None or specificity is None:
+        return []
+    right = positive_predictive_value(sensitivity, specificity, 0.01)
+    meant = "no cell would be called infected" if right is None else f"{percent(right)} of those are infected"
+    called = 100 * sensitivity + 9900 * (1 - specificity)
+    return [f"with 1 % of cells infected: of 10,000 cells {called:.0f} are called infected; {meant}"]
+
+
+def chosen_lines(calibrated: dict[str, Any]) -> list[str]:
+    """The temperature and the threshold that tinynet.calibration.calibrate chose, a line each."""
+    where, lines = f"chosen on {calibrated['cells']} cells ({calibrated['part']})", []
+    if "temperature" in calibrated:
+        before, after = calibrated["loss"]
+        lines.append(
+            f"temperature {calibrated['temperature']:.4g}, {where}: loss {after:.4f}, was {before:.4f}"
+        )
+    if "threshold" in calibrated:
+        specificity = calibrated["specificity"]
+        lines.append(
+            f"threshold {calibrated['threshold']:.4g}, {where}: sensitivity {calibrated['sensitivity']:.4f}, "
+            f"at least {calibrated['min_sensitivity']:g} was asked for, "
+            f"specificity {'undefined' if specificity is None else format(specificity, '.4f')}"
+        )
+    return lines

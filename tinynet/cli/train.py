@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.output import at_one_in_a_hundred, chosen_lines
+from tinynet.cli.recipe_options import FLAGS, add_recipe_options, recipe_options, words
+
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig
 
@@ -44,6 +47,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="the highest of the last stage")
     parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--no-augmentation", action="store_true", help="show every cell as it is")
+    add_recipe_options(parser)
     parser.add_argument(
         "--fold",
         type=int,
@@ -106,22 +110,23 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     given = {name: getattr(arguments, name) for name in names}
     given["augment"] = False if arguments.no_augmentation else None
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None} | recipe_options(arguments)
 
 
 def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | None) -> RunConfig:
     """The configuration of a run to go on with; ArgumentError where a given option contradicts it.
 
-    Data folders and exclusion lists move: these may be given anew, and what they hold is compared.
+    Data folders, exclusion lists and teachers move: these may be given anew, and what they hold is compared.
     """
     from tinynet.errors import ArgumentError
 
     if out is not None and Path(out).resolve() != folder.resolve():
         raise ArgumentError(f"--out {out} cannot be given with --resume {folder}: a run stays in its folder")
-    moved = {name: given.pop(name) for name in ("data", "exclude") if name in given}
+    moved = {name: given.pop(name) for name in ("data", "exclude", "teachers") if name in given}
     for name, value in given.items():
         if value != getattr(config, name):
-            option = "no-augmentation" if name == "augment" else f"{name.replace('_', '-')} {value}"
+            flags = {"augment": "no-augmentation", **FLAGS}
+            option = flags.get(name, f"{name.replace('_', '-')} {value}")
             raise ArgumentError(
                 f"--{option} contradicts the run in {folder}, which goes on as it began; "
                 "leave the option out, or start another run"
@@ -146,6 +151,9 @@ def _report(result: dict[str, Any], folder: Path) -> str:
         if value is not None:
             spread = f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
             lines.append(f"  {name:<12} {value:.4f}{spread}")
+    lines += [f"  {line}" for line in at_one_in_a_hundred(test)]
+    if "calibrated" in result:
+        lines += chosen_lines(result["calibrated"])
     if "test_all_labels" in result:
         full = result["test_all_labels"]
         lines.append(
@@ -174,7 +182,7 @@ def command_of(config: RunConfig) -> str:
     parts += ["--no-augmentation"] if not config.augment else []
     parts += [f"--fold {config.fold}"] if config.fold is not None else []
     parts += [f"--folds {config.folds}"] if config.fold is not None and config.folds != 5 else []
-    return " ".join([*parts, f"--seed {config.seed}"])
+    return " ".join([*parts, *words(config), f"--seed {config.seed}"])
 
 
 def _free_folder(model: str) -> Path:

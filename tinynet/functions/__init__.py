@@ -8,3 +8,4 @@ from tinynet.functions.lanes import pack, unpack
 from tinynet.functions.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from tinynet.functions.normalization import batch_norm, dropout
 from tinynet.functions.pooling import average_pool2d, global_average_pool2d, max_pool2d, upsample2d
+from tinynet.functions.soft_targets import distillation

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinynet import files
+from tinynet.arguments import names, number
 from tinynet.data.splits import MAX_FOLDS
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
@@ -27,6 +28,17 @@ class RunConfig:
     epochs         of the last stage; None: the recipe's
     size           height and width of the model's input; None: the recipe's
     learning_rate  the highest of the last stage; None: the recipe's
+    augment        whether every epoch shows each cell turned, mirrored, shifted, ... anew
+    stain          whether in other colours, too
+    calibrate      whether a temperature is chosen on the validation part
+    min_sensitivity  the threshold is chosen there, for at least this sensitivity; None: it is 0.5
+    denoise        noise in what an autoencoder is shown and is to take away, a share of full scale
+    hide           share of the squares of an image that are hidden from it and that it is to fill in
+    teachers       model files to learn from, besides the labels
+    teacher_temperature, teacher_weight  of the distillation (tinynet/distillation.py)
+    teacher_once   whether teachers see each cell once, as it is, or each epoch as the student does
+    keep           which weights a classifier's training leaves: those of the "best" epoch by validation
+                   loss, of the "last", or an "average" of the epochs towards the end
     synthetic      how many synthetic cells to draw where there is no data folder
     fold           test on this fold, 1 to `folds`, of the one division into folds; None: on a part that
                    the seed draws
@@ -42,6 +54,16 @@ class RunConfig:
     learning_rate: float | None = None
     seed: int = 0
     augment: bool = True
+    stain: bool = False
+    calibrate: bool = False
+    min_sensitivity: float | None = None
+    denoise: float = 0.0
+    hide: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_temperature: float = 2.0
+    teacher_weight: float = 0.5
+    teacher_once: bool = False
+    keep: str = "best"
     synthetic: int = 4000
     fold: int | None = None
     folds: int = 5
@@ -51,9 +73,18 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (optional and value is None):
                 raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
-        if not isinstance(self.augment, bool):
-            raise ArgumentError(f"augment must be true or false, got {self.augment!r}")
+        for name in ("augment", "stain", "calibrate", "teacher_once"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.stain and not self.augment:
+            raise ArgumentError("--stain-augmentation contradicts --no-augmentation")
         _choice("split", self.split, ("patient", "image"))
+        _choice("keep", self.keep, ("best", "last", "average"))
+        number("--denoise", self.denoise, 0.0, 1.0)
+        number("--hide", self.hide, 0.0, 0.9)
+        number("--teacher-temperature", self.teacher_temperature, 0.05, 100.0)
+        number("--teacher-weight", self.teacher_weight, 0.0, 1.0)
+        object.__setattr__(self, "teachers", tuple(names("--teacher", list(self.teachers))))
         for name in ("epochs", "batch_size", "size", "synthetic", "fold", "folds"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -67,9 +98,11 @@ class RunConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ArgumentError(f"--seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         rate = self.learning_rate
-        number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if rate is not None and not (number and 0 < rate <= sys.float_info.max):  # not NaN, not infinite
+        real = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (real and 0 < rate <= sys.float_info.max):  # not NaN, not infinite
             raise ArgumentError(f"--learning-rate must be a number above 0, got {rate!r}")
+        if self.min_sensitivity is not None:
+            number("--min-sensitivity", self.min_sensitivity, 0.0, 1.0)
         if self.size is not None and not 16 <= self.size <= 512:
             raise ArgumentError(f"--size must lie between 16 and 512 pixels, got {self.size}")
 
@@ -78,6 +111,7 @@ class RunConfig:
         values = asdict(self)
         for name in ("data", "exclude"):
             values[name] = None if values[name] is None else os.path.abspath(values[name])
+        values["teachers"] = [_kept_path(teacher) for teacher in self.teachers]
         text = json.dumps(values, indent=2, sort_keys=True)
         files.write_atomically(folder / FILE, [text.encode() + b"\n"])
 
@@ -101,9 +135,16 @@ class RunConfig:
             raise ModelFileError(f"{path}: {problem}") from None
 
 
+def _kept_path(model: str) -> str:
+    """A model file's path, absolute; the name of a shipped model as it is."""
+    return os.path.abspath(model) if os.path.isfile(model) else model
+
+
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ArgumentError(f"{_option(name)} must be {' or '.join(allowed)}, got {value!r}")
+        raise ArgumentError(
+            f"{_option(name)} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}"
+        )
 
 
 def _option(name: str) -> str:

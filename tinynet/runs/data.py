@@ -81,9 +81,7 @@ class RunData:
 
     def digest(self) -> str:
         """Of names, labels and which are kept: a resumed run must find the same."""
-        text = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape"))
-        text.update(self.labels.astype("<i8").tobytes() + self.kept.astype("u1").tobytes())
-        return text.hexdigest()[:16]
+        return digest_of(self.names, self.labels, self.kept)
 
     def test_with_excluded(self) -> np.ndarray:
         """The test part, and what --exclude left out of the same patients, or of the same fold."""
@@ -91,6 +89,13 @@ class RunData:
             return self.held_out
         patients = np.unique(self.patients[self.test])
         return np.flatnonzero(np.isin(self.patients, patients))
+
+
+def digest_of(names: list[str], labels: np.ndarray, kept: np.ndarray) -> str:
+    """What a model file says of the data it was trained on, by which that is known again."""
+    text = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
+    text.update(labels.astype("<i8").tobytes() + kept.astype("u1").tobytes())
+    return text.hexdigest()[:16]
 
 
 def load(config: RunConfig, size: int, progress: bool = True) -> RunData:

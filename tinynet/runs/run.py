@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinynet import files, kernels, metrics, storage
+from tinynet.averaging import WeightAveraging
+from tinynet.calibration import calibrate
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
-from tinynet.data.augment import Augmentation
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
 from tinynet.model import Sequential
 from tinynet.runs import data as run_data
 from tinynet.runs import pictures
 from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.data import RunData
+from tinynet.runs.shown import Shown
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
@@ -53,12 +55,13 @@ def train(
         )
     stages = recipe.stages(size, config.epochs or recipe.epochs, config.seed, config.learning_rate)
     _try(stages)
+    shown = Shown(config, stages)
     data = run_data.load(config, size, progress=bool(verbose))
     _check_parts(data)
     _prepare(folder, config, data, resume)
     data.gather()
 
-    augmentation = Augmentation() if config.augment else None
+    shown.gather(data)
     model: Sequential | None = None
     autoencoder: Sequential | None = None
     histories: dict[str, dict[str, list[float]]] = {}
@@ -66,13 +69,13 @@ def train(
         model = stage.build(model)
         model.freeze(*stage.frozen) if stage.frozen else None
         steps = stage.epochs * -(-len(data.training) // config.batch_size)
-        model.compile(stage.optimizer(steps), stage.loss)
+        model.compile(stage.optimizer(steps), shown.loss(stage))
         if verbose:
             print(f"stage {number}/{len(stages)}: {stage.name}, {stage.epochs} epochs", file=sys.stderr)
         last = stage is stages[-1]
         history_file = folder / ("history.csv" if last else f"history-{stage.name}.csv")
         callbacks: list[Callback] = [
-            EarlyStopping("val_loss", patience=None),  # only restores the best
+            *_kept_weights("best" if stage.reconstructs else config.keep),
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
@@ -83,7 +86,7 @@ def train(
             validation_data=(held, data.labels[data.validation]) if with_labels else held,
             epochs=stage.epochs,
             batch_size=config.batch_size,
-            augmentation=augmentation,
+            augmentation=shown.to(stage),
             seed=config.seed,
             callbacks=callbacks,
             verbose=verbose,
@@ -95,9 +98,12 @@ def train(
             autoencoder = model
             model.save(folder / f"{stage.name}.safetensors")
     assert model is not None
-    result = measure(model, data, config)
+    model.provenance = _provenance(config, data, command)
+    model.provenance |= shown.provenance(model.provenance)
+    chosen = _calibrate(model, data, config)
+    result = measure(model, data, config) | chosen
     _warn_of_guessing(result["validation"])
-    model.provenance, model.metrics = _provenance(config, data, command), for_the_file(result)
+    model.metrics = for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
     _write_json(folder / "metrics.json", result)
@@ -106,13 +112,31 @@ def train(
     data.keep(np.concatenate([pictures.examples(data, config.seed), data.test]))
     try:
         pictures.draw(
-            folder / "plots", model, autoencoder, data, histories, augmentation, result, config.seed
+            folder / "plots", model, autoencoder, data, histories, shown.augmentation, result, config.seed
         )
     except MissingDependencyError as problem:
         print(f"no plots: {problem}", file=sys.stderr)
         with contextlib.suppress(OSError):  # stays where an earlier run left pictures in it
             (folder / "plots").rmdir()
     return result
+
+
+def _kept_weights(which: str) -> list[Callback]:
+    """What leaves a training with the best epoch's weights, an average of epochs', or those of the last."""
+    if which == "best":
+        return [EarlyStopping("val_loss", patience=None)]  # only restores the best
+    return [WeightAveraging()] if which == "average" else []
+
+
+def _calibrate(model: Sequential, data: RunData, config: RunConfig) -> dict[str, Any]:
+    """Temperature and threshold as the configuration wants them chosen, on the validation part."""
+    if not config.calibrate and config.min_sensitivity is None:
+        return {}
+    cells, labels = data.of(data.validation), data.labels[data.validation]
+    choices: dict[str, Any] = {
+        "temperature": config.calibrate, "min_sensitivity": config.min_sensitivity,
+    }  # fmt: skip
+    return {"calibrated": calibrate(model, cells, labels, **choices)}
 
 
 def _warn_of_guessing(validation: dict[str, Any]) -> None:

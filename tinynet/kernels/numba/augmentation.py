@@ -1,4 +1,4 @@
-"""Affine warping of uint8 images, with the integers of numpy/augmentation.py.
+"""Affine warping and staining of uint8 images, with the integers of numpy/augmentation.py.
 
 An image is first copied into the middle of a black frame, four channels of a pixel in one word; then
 no pixel is a special case, wherever it comes from.  Sixteen target pixels of a row are made at once.
@@ -20,16 +20,20 @@ from tinynet.kernels.numba.integers import (
 from tinynet.kernels.numba.memory import empty
 from tinynet.kernels.numba.parallel import over_ranges
 from tinynet.kernels.numba.simd import LANES, pointer
+from tinynet.kernels.numpy.augmentation import COVER
 
 PIXEL = 60.0  # what a pixel costs, in multiply-adds
 AROUND = 2  # black pixels on each side: for both corners of a position outside
 
 
 @kernel
-def _warp(images, transforms, first, last, height, width, channels, frame, row, warped):
-    """frame: zeros, uint32 (height + 4, width + 4); row: scratch, uint32, the width in whole vectors."""
+def _warp(images, transforms, stains, whole_cell, first, last, height, width, channels, frame, row, warped):
+    """frame: zeros, uint32 (height + 4, width + 4); row: scratch, uint32, the width in whole vectors.
+
+    whole_cell: COVER, or 0 where there are no stains.
+    """
     images, warped, frame, row = pointer(images), pointer(warped), pointer(frame), pointer(row)
-    transforms = pointer(transforms)
+    transforms, stains = pointer(transforms), pointer(stains)
     line, stride = width * channels, width + 2 * AROUND  # of the image and of the frame
     for n in range(first, last):
         xx, xy, x0 = transforms[6 * n], transforms[6 * n + 1], transforms[6 * n + 2]
@@ -61,6 +65,17 @@ def _warp(images, transforms, first, last, height, width, channels, frame, row, 
                         lower = ((c >> bit) & 255) * (256 - w) + ((d >> bit) & 255) * w
                         total = upper * (256 - v) + lower * v
                         words = words | (((total + 32768) >> 16) << bit)
+                    if whole_cell:
+                        cover = words & 255  # the pixel's largest channel, then how much of it is cell
+                        for bit in range(8, 8 * used, 8):
+                            cover = clamp(cover, (words >> bit) & 255, 255)
+                        cover, colours = clamp(cover, 0, whole_cell), w & 0
+                        stain = 2 * (n * channels + first_channel)
+                        for bit in range(0, 8 * used, 8):
+                            value = ((words >> bit) & 255) * stains[stain] + cover * stains[stain + 1]
+                            colours = colours | (clamp((value + 32768) >> 16, 0, 255) << bit)
+                            stain += 2
+                        words = colours
                     store_integers(row, x, words)
                     source_x, source_y = source_x + LANES * xx, source_y + LANES * yx
                 target = start + y * line
@@ -73,17 +88,21 @@ def _warp(images, transforms, first, last, height, width, channels, frame, row, 
                         warped[target + x * channels + k] = row[x] >> 8 * k
 
 
-def warp(images: np.ndarray, transforms: np.ndarray) -> np.ndarray:
-    """uint8 (n, h, w, c), int32 (n, 2, 3) in 16.16 fixed point -> uint8 (n, h, w, c); black outside."""
+def warp(images: np.ndarray, transforms: np.ndarray, stains: np.ndarray | None = None) -> np.ndarray:
+    """uint8 images, int32 (n, 2, 3), int32 (n, c, 2) -> uint8 (n, h, w, c), as numpy/augmentation.py."""
     count, height, width, channels = images.shape
     warped = empty(images.shape, images.dtype)
     source, target = np.ascontiguousarray(images).reshape(-1), warped.reshape(-1)
     transforms = np.ascontiguousarray(transforms, np.int32).reshape(-1)
+    whole_cell = 0 if stains is None else COVER
+    colours = np.ascontiguousarray(transforms[:0] if stains is None else stains, np.int32).reshape(-1)
 
     def task(first: int, last: int) -> None:
         frame = np.zeros((height + 2 * AROUND) * (width + 2 * AROUND), np.uint32)
         row = np.empty(-(-width // LANES) * LANES, np.uint32)
-        _warp(source, transforms, first, last, height, width, channels, frame, row, target)
+        _warp(
+            source, transforms, colours, whole_cell, first, last, height, width, channels, frame, row, target
+        )
 
     over_ranges(task, count, images.size / channels * PIXEL)
     return warped
