@@ -189,6 +189,18 @@ def test_a_model_that_does_not_say_how_its_data_was_divided_needs_part_all(run, 
     assert run(*command, "--part", "all")[0] == 0
 
 
+def test_int8_is_made_of_a_float16_file_too_and_keeps_every_form_s_figures(run, trained, cells, tmp_path):
+    half, small = tmp_path / "half.safetensors", tmp_path / "small.safetensors"
+    assert quantized(run, trained, cells, half, to="float16")[0] == 0
+    assert quantized(run, (str(half), *trained[1:]), cells, small)[0] == 0
+    metrics = tn.load(small).metrics
+    assert set(metrics) == {"float32", "float16", "test", "test_all_labels"}
+    assert metrics["float32"] == tn.load(trained[0]).metrics
+    assert metrics["float16"] == {part: tn.load(half).metrics[part] for part in ("test", "test_all_labels")}
+    status, _, err = quantized(run, (str(half), *trained[1:]), cells, tmp_path / "again", to="float16")
+    assert status == 1 and f"{half} is in float16 already" in err
+
+
 def test_what_is_int8_already_is_refused(run, trained, cells, tmp_path):
     out = tmp_path / "small.safetensors"
     quantized(run, trained, cells, out)
