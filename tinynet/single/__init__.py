@@ -22,8 +22,8 @@ from tinynet.layers import Chain
 if TYPE_CHECKING:
     from tinynet.network import Network
 
-FEW = 8
-"""Up to so many images `predict` computes one after another; sixteen at once take longer than these."""
+FEW = kernels.FEW
+"""Up to so many images `predict` computes one after another."""
 
 
 class Program:
@@ -148,11 +148,13 @@ _packed: weakref.WeakKeyDictionary[Network, _Packed] = weakref.WeakKeyDictionary
 def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
     """What `network.predict` gives for a few images, or None where that is the batch kernels' work.
 
-    That is where the Numba kernels are not in use, the model has a layer that is not one of the
-    kernel's, or the images are not uint8 or float32 of the model's shape.  Weights are packed at the
+    That is where the Numba kernels are not in use or this one would have to be compiled unasked, the model
+    has a layer that is not one of the kernel's, or the images are not uint8 or float32 of the model's shape.  Weights are packed at the
     first call, and again when they have changed.
     """
-    if kernels.active().NAME != "numba" or images.shape[1:] != network.input_shape:
+    if kernels.active().NAME != "numba" or not kernels.single_images_ready():
+        return None
+    if images.shape[1:] != network.input_shape:
         return None
     if images.dtype == BYTES:
         if network.preprocessing is None:
