@@ -25,7 +25,6 @@ if kernels.numba_problem() is not None:
     pytest.skip("the single-image path is Numba's", allow_module_level=True)
 
 
-
 @pytest.fixture(autouse=True)
 def numba_by_name(monkeypatch):
     """Otherwise `predict` takes this way only once the kernel is compiled."""

@@ -74,11 +74,12 @@ def for_images(count: int, multiply_adds: int) -> Any:
     It is `active()` where kernels have been chosen, or where Numba's have been used and need no start.  For a
     few images they do need one until the kernel for single images is there.
     """
-    left_to_us = getattr(_of_thread, "chosen", None) is None and _name() == "auto"
-    if left_to_us and count < enough_images(multiply_adds):
-        if _chosen is None or (count <= FEW and _chosen.NAME == "numba" and not single_images_ready()):
-            return _choose("numpy")
-    return active()
+    if getattr(_of_thread, "chosen", None) is not None or _name() != "auto":
+        return active()
+    if count >= enough_images(multiply_adds):
+        return active()
+    waits = _chosen is None or (count <= FEW and _chosen.NAME == "numba" and not single_images_ready())
+    return _choose("numpy") if waits else active()
 
 
 def single_images_ready() -> bool:

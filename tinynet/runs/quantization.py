@@ -56,9 +56,7 @@ def quantize(
     if number_format not in FORMATS:
         raise ArgumentError(f"--to must be one of {', '.join(FORMATS)}, got {number_format!r:.40}")
     if not isinstance(model, Sequential) or model.number_format == number_format:
-        raise ArgumentError(
-            f"{name} is in {model.number_format} already; --to int8 takes float32 or float16, --to float16 float32"
-        )
+        raise ArgumentError(f"{name} is in {model.number_format} already: give the model that it was made of")
     if data is None and number_format == "int8":
         raise ArgumentError("int8 needs pictures of cells to calibrate with: give --data DIR")
     divided: RunData | None = None

@@ -149,8 +149,8 @@ def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
     """What `network.predict` gives for a few images, or None where that is the batch kernels' work.
 
     That is where the Numba kernels are not in use or this one would have to be compiled unasked, the model
-    has a layer that is not one of the kernel's, or the images are not uint8 or float32 of the model's shape.  Weights are packed at the
-    first call, and again when they have changed.
+    has a layer that is not one of the kernel's, or the images are not uint8 or float32 of the model's shape.
+    Weights are packed at the first call, and again when they have changed.
     """
     if kernels.active().NAME != "numba" or not kernels.single_images_ready():
         return None

@@ -61,7 +61,7 @@ class Kernel:
         return self._compiled
 
     def ready(self, *arguments: Any) -> bool:
-        """Whether such a call need not wait for the compiler: the kernel is compiled, or loaded now from the cache.
+        """Whether such a call need not wait for the compiler: the kernel is compiled, or now loaded.
 
         What was not in the cache is not looked for again in this process, only whether it was compiled since.
         """
