@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +53,7 @@ class Program:
         self.numbers = aligned(numbers)
         assert outputs == int(np.prod(self.output_shape))
         self._run = kernel.one_image
-        self._of_thread = threading.local()
+        self.of_thread = threading.local()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model's `predict` gives for images (n, ...) of its shape: float32 (n, outputs...).
@@ -65,12 +65,17 @@ class Program:
         self._run(self.plan, self.numbers, self.scratch(), codes, values, len(images), results.reshape(-1))
         return results
 
+    def entry(self) -> Callable[..., None]:
+        """The kernel, compiled or loaded now, for calls like those above whose arguments nobody checks."""
+        memory, results = self.scratch(), np.empty(1, FLOATS)
+        return self._run.entry(self.plan, self.numbers, memory, NO_CODES, NO_VALUES, 1, results)
+
     def scratch(self) -> np.ndarray:
         """The calling thread's memory for activations."""
         try:
-            memory: np.ndarray = self._of_thread.memory
+            memory: np.ndarray = self.of_thread.memory
         except AttributeError:
-            memory = self._of_thread.memory = aligned(np.zeros(self._scratch, FLOATS))
+            memory = self.of_thread.memory = aligned(np.zeros(self._scratch, FLOATS))
         return memory
 
 

@@ -76,6 +76,12 @@ class Kernel:
                 _of_thread.only_loads = False
         return signature in dispatcher.overloads
 
+    def entry(self, *arguments: Any) -> Any:
+        """The compiled function for such arguments, and only such: nobody looks at the types of a call's."""
+        dispatcher, signature = self.compiled(), tuple(map(numba.typeof, arguments))
+        dispatcher.compile(signature)
+        return dispatcher.overloads[signature].entry_point
+
 
 class NotCached(Exception):
     """A kernel that was to be loaded, not compiled, is not in the cache."""
