@@ -208,10 +208,15 @@ def test_what_is_int8_already_is_refused(run, trained, cells, tmp_path):
     assert status == 1 and "is in int8 already" in err
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(run, trained, tmp_path):
-    out = tmp_path / "no" / "folder" / "small.safetensors"
-    status, _, err = run("quantize", trained[0], "--to", "float16", "--out", out)
-    assert status == 1 and str(out) in err and len(err.strip().splitlines()) == 1
+def test_a_place_that_cannot_be_written_is_one_sentence_before_the_work(
+    run, trained, cells, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quantization, "quantize", None)  # would raise
+    (tmp_path / "folder").mkdir()
+    for out in (tmp_path / "no" / "folder" / "small.safetensors", tmp_path / "folder"):
+        status, _, err = quantized(run, trained, cells, out)
+        assert status == 1 and f"{out} could not be written" in err and len(err.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize(
