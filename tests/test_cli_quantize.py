@@ -189,6 +189,18 @@ def test_a_model_that_does_not_say_how_its_data_was_divided_needs_part_all(run, 
     assert run(*command, "--part", "all")[0] == 0
 
 
+def test_int8_is_made_of_a_float16_file_too_and_keeps_every_form_s_figures(run, trained, cells, tmp_path):
+    half, small = tmp_path / "half.safetensors", tmp_path / "small.safetensors"
+    assert quantized(run, trained, cells, half, to="float16")[0] == 0
+    assert quantized(run, (str(half), *trained[1:]), cells, small)[0] == 0
+    metrics = tn.load(small).metrics
+    assert set(metrics) == {"float32", "float16", "test", "test_all_labels"}
+    assert metrics["float32"] == tn.load(trained[0]).metrics
+    assert metrics["float16"] == {part: tn.load(half).metrics[part] for part in ("test", "test_all_labels")}
+    status, _, err = quantized(run, (str(half), *trained[1:]), cells, tmp_path / "again", to="float16")
+    assert status == 1 and f"{half} is in float16 already" in err
+
+
 def test_what_is_int8_already_is_refused(run, trained, cells, tmp_path):
     out = tmp_path / "small.safetensors"
     quantized(run, trained, cells, out)
@@ -196,10 +208,15 @@ def test_what_is_int8_already_is_refused(run, trained, cells, tmp_path):
     assert status == 1 and "is in int8 already" in err
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(run, trained, tmp_path):
-    out = tmp_path / "no" / "folder" / "small.safetensors"
-    status, _, err = run("quantize", trained[0], "--to", "float16", "--out", out)
-    assert status == 1 and str(out) in err and len(err.strip().splitlines()) == 1
+def test_a_place_that_cannot_be_written_is_one_sentence_before_the_work(
+    run, trained, cells, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quantization, "quantize", None)  # would raise
+    (tmp_path / "folder").mkdir()
+    for out in (tmp_path / "no" / "folder" / "small.safetensors", tmp_path / "folder"):
+        status, _, err = quantized(run, trained, cells, out)
+        assert status == 1 and f"{out} could not be written" in err and len(err.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,6 @@ def png(image: np.ndarray) -> bytes:
 JPEG = bytes.fromhex("ffd8 ffc0000b080008000801011100 ffda0008010100003f00 00 ffd9")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="missed: 1.09 MB since C, int8 and ONNX came; small-cnn's float32 is 0.65 of it"
-)
 def test_the_wheel_is_below_a_megabyte_weights_included(wheel):
     assert wheel.stat().st_size < 1_000_000
 

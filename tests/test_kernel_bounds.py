@@ -442,7 +442,8 @@ def every_operation(x, dy, images, codes):
     yield "warp", fast.warp(codes, np.broadcast_to(transforms, (len(codes), 2, 3)), stains)
 
 
-def test_nothing_is_missing_here():
+def test_nothing_is_missing_here(monkeypatch):
+    monkeypatch.setenv("TINYNET_KERNELS", "numba")  # single images' kernel is not compiled unasked
     rng = np.random.default_rng(0)
     x, codes = random_lanes(rng, 1, 3, 4, 6, np.float32), np.zeros((2, 4, 6, 3), np.uint8)
     called.clear()

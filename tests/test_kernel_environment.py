@@ -114,6 +114,51 @@ print(bool(used))  # now that Numba's kernels are there, few images go through t
     assert run(PREDICT + code).stdout.split("\n")[:3] == ["False", "True", "True"]
 
 
+NUMBA_IN_USE = (
+    PREDICT
+    + """
+from tinynet.kernels.numba import compile
+assert kernels.active().NAME == "numba"
+def one_image():
+    return [(r.compiled, r.loaded) for r in compile.compile_report() if r.name == "single.one_image"]
+"""
+)
+
+
+@needs_numba
+def test_where_numba_is_in_use_a_few_images_do_not_wait_for_the_kernel_of_single_ones(tmp_path):
+    code = """
+answers = model.predict(images[:5])
+assert not one_image() or one_image() == [(0, 0)]
+assert (answers == few).all()  # NumPy's, bit for bit
+with kernels.using("numba"):
+    model.predict(images[:1])  # the batch kernels'
+assert one_image() in ([], [(0, 0)])
+"""
+    run(NUMBA_IN_USE + code, TINYNET_CACHE=str(tmp_path))
+
+
+@needs_numba
+def test_the_kernel_of_single_images_is_used_once_it_is_compiled_or_in_the_cache():
+    compiling = """
+from tinynet import deploy, single
+deploy.single(model)
+tn.set_kernels("numba")
+answers = model.predict(images[:5])
+tn.set_kernels("auto")
+kernels.active()
+assert (model.predict(images[:5]) == answers).all() and not (answers == few).all()
+"""
+    run(NUMBA_IN_USE + compiling)
+    loading = """
+answers = model.predict(images[:5])
+assert one_image() == [(0, 1)], one_image()
+tn.set_kernels("numba")
+assert (model.predict(images[:5]) == answers).all()
+"""
+    run(NUMBA_IN_USE + loading)
+
+
 @needs_numba
 def test_training_and_explicit_choices_do_not_count_images():
     trained = 'model.compile(loss="sparse_categorical_crossentropy")\n'

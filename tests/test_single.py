@@ -24,6 +24,13 @@ from tinynet.layers import Chain
 if kernels.numba_problem() is not None:
     pytest.skip("the single-image path is Numba's", allow_module_level=True)
 
+
+@pytest.fixture(autouse=True)
+def numba_by_name(monkeypatch):
+    """Otherwise `predict` takes this way only once the kernel is compiled."""
+    monkeypatch.setenv("TINYNET_KERNELS", "numba")
+
+
 seeds = st.integers(0, 10**6)
 BUILDS = [autoencoder, classifier, small_cnn]
 

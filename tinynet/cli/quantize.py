@@ -53,12 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
     from tinynet.errors import ArgumentError
+    from tinynet.files.atomic import check_writable
     from tinynet.model import Sequential
     from tinynet.runs import quantization
 
     model = load_classifier(arguments.model)
     if not isinstance(model, Sequential):
         raise ArgumentError(f"{arguments.model} is in int8 already: give the float model that it was made of")
+    check_writable(arguments.out)  # before minutes of calibrating and measuring
     options = {name: getattr(arguments, name) for name in ("images", "calibration")}
     made = quantization.quantize(
         model,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 
 from tinynet.errors import ArgumentError
 from tinynet.model import Sequential
+from tinynet.network import Network
 from tinynet.storage import is_weight
 
 
@@ -30,4 +32,15 @@ def convert(model: Sequential) -> Sequential:
             raise ArgumentError(f"{name} has values beyond float16's largest, 65,504")
         array[...] = rounded
     copied.number_format = "float16"
+    copied.metrics = metrics_before(model)
     return copied
+
+
+def metrics_before(model: Network) -> dict[str, Any]:
+    """What the file of a model made from this one keeps of its metrics: {"float32": {...}}.
+
+    Where this one was itself made float16, {"float32": {...}, "float16": {...}}.
+    """
+    earlier = {name: value for name, value in model.metrics.items() if name == "float32"}
+    own = {name: value for name, value in model.metrics.items() if name != "float32"}
+    return {**earlier, model.number_format: own} if own else earlier

@@ -9,6 +9,8 @@ changed; here the weights are those of the moment at which the model was packed.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tinynet import kernels
@@ -16,6 +18,8 @@ from tinynet.arguments import as_array
 from tinynet.errors import ArgumentError, MissingDependencyError, ShapeError
 from tinynet.network import Network
 from tinynet.single import BYTES, FLOATS, NO_CODES, NO_VALUES, Program
+
+_empty = np.empty
 
 
 def single(model: Network) -> Single:
@@ -43,15 +47,14 @@ class Single:
             )
         if model.input_shape is None:
             raise ArgumentError(f"model {model.name!r} has no input shape yet: build it, or predict once")
-        from tinynet.kernels.numba.single import one_image
-
         self.name, self.class_names = model.name, model.class_names
         self.input_shape, self.output_shape = model.input_shape, model.output_shape
         self._preprocessing = model.preprocessing
         self._program = Program(model)
         self._plan, self._numbers = self._program.plan, self._program.numbers
-        self._run = one_image.compiled()  # Numba's own dispatcher: a call less
-        self(np.zeros(self.input_shape, FLOATS))
+        self._scratch = self._program.of_thread
+        self._outputs, self._is_vector = math.prod(self.output_shape), len(self.output_shape) == 1
+        self._run = self._program.entry()
 
     def __repr__(self) -> str:
         return f"Single({self.name!r}, input {self.input_shape}, output {self.output_shape})"
@@ -70,10 +73,13 @@ class Single:
         else:
             image = self._prepared(image)
             codes, values = (image.ravel(), NO_VALUES) if image.dtype == BYTES else (NO_CODES, image.ravel())
-        results = np.empty(self.output_shape, FLOATS)
-        flat = results if results.ndim == 1 else results.reshape(-1)
-        self._run(self._plan, self._numbers, self._program.scratch(), codes, values, 1, flat)
-        return results
+        try:
+            scratch = self._scratch.memory
+        except AttributeError:  # the first call on this thread
+            scratch = self._program.scratch()
+        results = _empty(self._outputs, FLOATS)
+        self._run(self._plan, self._numbers, scratch, codes, values, 1, results)
+        return results if self._is_vector else results.reshape(self.output_shape)
 
     def _prepared(self, image: np.ndarray) -> np.ndarray:
         """Whatever can be made an image of the model; raises ArgumentError or ShapeError otherwise."""

@@ -46,6 +46,20 @@ def write_atomically(path: PathLike, chunks: Iterable[bytes | memoryview]) -> No
         raise FileAccessError(f"{name} could not be written: {_reason(error)}.") from error
 
 
+def check_writable(path: PathLike) -> None:
+    """Raise FileAccessError where `write_atomically` would, a full disk apart; for use before long work."""
+    name = path_text(path)
+    target = os.path.realpath(name)
+    temporary = os.path.join(os.path.dirname(target), f".tinynet-{os.urandom(8).hex()}.tmp")
+    try:
+        _mode_to_keep(target)
+        with _removed_on_failure(temporary), open(temporary, "xb"):
+            pass
+        os.unlink(temporary)
+    except OSError as error:
+        raise FileAccessError(f"{name} could not be written: {_reason(error)}.") from error
+
+
 @contextlib.contextmanager
 def open_to_read(path: PathLike) -> Iterator[BinaryIO]:
     """Open an existing regular file; any OSError on the way or inside becomes a FileAccessError."""

@@ -25,6 +25,7 @@ from typing import Any
 from tinynet.errors import ArgumentError, MissingDependencyError
 
 NAMES = ("numpy", "numba")
+FEW = 8  # images that Numba computes one after another: sixteen at once take longer than these
 # Measured together, on two cores: importing Numba and loading compiled kernels from the cache, and what
 # NumPy's kernels take for an image.  Another machine is slower or faster at all of it alike.
 NUMBA_SECONDS, IMAGE_SECONDS, MULTIPLY_ADDS_A_SECOND = 0.9, 0.0003, 6.5e9
@@ -70,12 +71,27 @@ def for_images(count: int, multiply_adds: int) -> Any:
 
     count          of images about to go forward through a network
     multiply_adds  of that network for one of them
-    It is `active()` where kernels have been chosen, or where Numba's have been used and need no start.
+    It is `active()` where kernels have been chosen, or where Numba's have been used and need no start.  For a
+    few images they do need one until the kernel for single images is there.
     """
-    chosen = getattr(_of_thread, "chosen", None) or _chosen
-    if chosen is None and _name() == "auto" and count < enough_images(multiply_adds):
-        return _choose("numpy")
-    return active()
+    if getattr(_of_thread, "chosen", None) is not None or _name() != "auto":
+        return active()
+    if count >= enough_images(multiply_adds):
+        return active()
+    waits = _chosen is None or (count <= FEW and _chosen.NAME == "numba" and not single_images_ready())
+    return _choose("numpy") if waits else active()
+
+
+def single_images_ready() -> bool:
+    """Whether Numba's kernel for single images may be used: it is there, or Numba was asked for by name.
+
+    It takes ten seconds to compile, for which nobody waits who did not choose the Numba kernels.
+    """
+    if _name() != "auto":
+        return True
+    from tinynet.kernels.numba import single
+
+    return single.ready()
 
 
 def enough_images(multiply_adds: int) -> int:

@@ -55,10 +55,8 @@ def quantize(
     """
     if number_format not in FORMATS:
         raise ArgumentError(f"--to must be one of {', '.join(FORMATS)}, got {number_format!r:.40}")
-    if not isinstance(model, Sequential) or model.number_format != "float32":
-        raise ArgumentError(
-            f"{name} is not in float32: its {model.number_format} cannot be made anything else"
-        )
+    if not isinstance(model, Sequential) or model.number_format == number_format:
+        raise ArgumentError(f"{name} is in {model.number_format} already: give the model that it was made of")
     if data is None and number_format == "int8":
         raise ArgumentError("int8 needs pictures of cells to calibrate with: give --data DIR")
     divided: RunData | None = None
@@ -69,7 +67,6 @@ def quantize(
             raise ArgumentError(f"{unknown}; --part all takes all pictures of a folder") from None
     if number_format == "float16":
         made = model.quantize("float16")
-        made.metrics = {"float32": model.metrics} if model.metrics else {}
     else:
         assert data is not None
         if divided is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,8 @@ from tinynet.layers import Chain
 if TYPE_CHECKING:
     from tinynet.network import Network
 
-FEW = 8
-"""Up to so many images `predict` computes one after another; sixteen at once take longer than these."""
+FEW = kernels.FEW
+"""Up to so many images `predict` computes one after another."""
 
 
 class Program:
@@ -53,7 +53,7 @@ class Program:
         self.numbers = aligned(numbers)
         assert outputs == int(np.prod(self.output_shape))
         self._run = kernel.one_image
-        self._of_thread = threading.local()
+        self.of_thread = threading.local()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model's `predict` gives for images (n, ...) of its shape: float32 (n, outputs...).
@@ -65,12 +65,17 @@ class Program:
         self._run(self.plan, self.numbers, self.scratch(), codes, values, len(images), results.reshape(-1))
         return results
 
+    def entry(self) -> Callable[..., None]:
+        """The kernel, compiled or loaded now, for calls like those above whose arguments nobody checks."""
+        memory, results = self.scratch(), np.empty(1, FLOATS)
+        return self._run.entry(self.plan, self.numbers, memory, NO_CODES, NO_VALUES, 1, results)
+
     def scratch(self) -> np.ndarray:
         """The calling thread's memory for activations."""
         try:
-            memory: np.ndarray = self._of_thread.memory
+            memory: np.ndarray = self.of_thread.memory
         except AttributeError:
-            memory = self._of_thread.memory = aligned(np.zeros(self._scratch, FLOATS))
+            memory = self.of_thread.memory = aligned(np.zeros(self._scratch, FLOATS))
         return memory
 
 
@@ -148,11 +153,13 @@ _packed: weakref.WeakKeyDictionary[Network, _Packed] = weakref.WeakKeyDictionary
 def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
     """What `network.predict` gives for a few images, or None where that is the batch kernels' work.
 
-    That is where the Numba kernels are not in use, the model has a layer that is not one of the
-    kernel's, or the images are not uint8 or float32 of the model's shape.  Weights are packed at the
-    first call, and again when they have changed.
+    That is where the Numba kernels are not in use or this one would have to be compiled unasked, the model
+    has a layer that is not one of the kernel's, or the images are not uint8 or float32 of the model's shape.
+    Weights are packed at the first call, and again when they have changed.
     """
-    if kernels.active().NAME != "numba" or images.shape[1:] != network.input_shape:
+    if kernels.active().NAME != "numba" or not kernels.single_images_ready():
+        return None
+    if images.shape[1:] != network.input_shape:
         return None
     if images.dtype == BYTES:
         if network.preprocessing is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinynet.arguments import as_array
 from tinynet.deploy import interpreter
+from tinynet.deploy.float16 import metrics_before
 from tinynet.deploy.graph import Graph, lower
 from tinynet.deploy.graph import Operation as Step
 from tinynet.deploy.int8 import arithmetic, operations
@@ -72,7 +73,7 @@ def convert(
         threshold=model.threshold,
         temperature=model.temperature,
         provenance={**model.provenance, "calibration": {"method": calibration, "images": len(images)}},
-        metrics={"float32": model.metrics} if model.metrics else {},
+        metrics=metrics_before(model),
     )
 
 

@@ -47,6 +47,7 @@ class Kernel:
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self._compiled: Any = None
+        self._absent = False  # from the cache, when it was last looked for
         _registry.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -58,6 +59,35 @@ class Kernel:
             if self._compiled is None:
                 self._compiled = cached(self.function)
         return self._compiled
+
+    def ready(self, *arguments: Any) -> bool:
+        """Whether such a call need not wait for the compiler: the kernel is compiled, or now loaded.
+
+        What was not in the cache is not looked for again in this process, only whether it was compiled since.
+        """
+        dispatcher, signature = self.compiled(), tuple(map(numba.typeof, arguments))
+        if not self._absent and signature not in dispatcher.overloads:
+            _of_thread.only_loads = True
+            try:
+                dispatcher.compile(signature)
+            except NotCached:
+                self._absent = True
+            finally:
+                _of_thread.only_loads = False
+        return signature in dispatcher.overloads
+
+    def entry(self, *arguments: Any) -> Any:
+        """The compiled function for such arguments, and only such: nobody looks at the types of a call's."""
+        dispatcher, signature = self.compiled(), tuple(map(numba.typeof, arguments))
+        dispatcher.compile(signature)
+        return dispatcher.overloads[signature].entry_point
+
+
+class NotCached(Exception):
+    """A kernel that was to be loaded, not compiled, is not in the cache."""
+
+
+_of_thread = threading.local()
 
 
 def kernel(function: Callable) -> Kernel:
@@ -108,6 +138,8 @@ class KernelCache:
         if found is not None:
             self.loaded += 1
             self.seconds += time.perf_counter() - self._started
+        elif getattr(_of_thread, "only_loads", False):
+            raise NotCached
         else:
             for tell in tuple(_listeners):
                 tell(self._name)

@@ -92,6 +92,18 @@ def one_image(plan, numbers, scratch, codes, values, count, results):
                 _result(plan, at, scratch, results, image)
 
 
+_ready = False
+
+
+def ready() -> bool:
+    """Whether `one_image` is compiled, or in the cache: compiling it takes ten seconds."""
+    global _ready
+    if not _ready:
+        plan, codes, numbers = np.zeros(RECORD, np.int64), np.zeros(1, np.uint8), np.zeros(1, np.float32)
+        _ready = one_image.ready(plan, numbers, numbers, codes, numbers, 1, numbers)
+    return _ready
+
+
 @inlined
 def _load(plan, at, numbers, scratch, codes, values, of_bytes, image):
     """(h, w, c) -> (c, h, w): codes times scale plus shift of each channel, or values as they are."""
