@@ -182,6 +182,20 @@ def test_contestants_take_turns():
     assert turns == ["a", "b"] * 4  # warming up, and three rounds
 
 
+def test_a_turn_is_not_timed_until_others_threads_have_stopped_spinning(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(common.time, "perf_counter", lambda: now[0])
+    slow_until = {"a": 0.0, "b": 0.0}
+
+    def run(name, other):
+        now[0] += 0.009 if now[0] < slow_until[name] else 0.003
+        slow_until[other] = now[0] + 0.01
+
+    contestants = [Contestant("a", lambda: run("a", "b"), 1), Contestant("b", lambda: run("b", "a"), 1)]
+    seconds = common.interleaved(contestants, 2)
+    assert seconds["a"] == pytest.approx([0.003] * 2) and seconds["b"] == pytest.approx([0.003] * 2)
+
+
 @pytest.mark.parametrize(
     ("got", "apart"), [([3.0, 4.0], 0.0), ([3.0, 4.5], 0.1), ([math.nan, 4.0], math.nan)]
 )

@@ -28,7 +28,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tinynet as tn
-from tinynet import kernels, single
+from tinynet import batch, kernels, single
 from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 
@@ -385,6 +385,27 @@ def test_one_image(model, seed):
         same_in_frames(program, images_for(model, 2, seed, of_bytes=True))
 
 
+@few
+@given(networks(), counts, seeds)
+def test_a_batch_in_one_call(model, count, seed):
+    """Several ranges, the last group of each not full; scratch that holds NaN before."""
+    images = images_for(model, count, seed, model.preprocessing is not None)
+    with kernels.using("numba"), mock.patch.object(batch, "WORTH_A_RANGE", 1), one_thread():
+        if batch.logits(model, images) is not None:  # else it goes layer by layer
+            same_in_frames(batch.logits, model, images)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Frames are not for several threads at once."""
+    before = kernels.threads.num_threads()
+    tn.set_num_threads(1)
+    try:
+        yield
+    finally:
+        tn.set_num_threads(before)
+
+
 def every_operation(x, dy, images, codes):
     """(name, result) of the operations that take lanes or images, on the given arrays."""
     rng = np.random.default_rng(1)
@@ -452,6 +473,7 @@ def test_nothing_is_missing_here(monkeypatch):
         model = tn.Sequential([tn.Conv2D(4, 3)], (4, 6, 3))
         for _ in range(2):  # the second time, to see that the weights are the same
             single.predict(model, codes)
+        batch.logits(model, codes.astype(np.float32))
     assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 

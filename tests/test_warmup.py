@@ -22,7 +22,7 @@ import sys
 from tinynet.kernels.numba import warmup
 every = warmup._steps
 warmup._steps = lambda dtype: [step for step in every(dtype) if step.func.__name__ in ("relu", "relu6")]
-warmup._one_image_steps = list
+warmup._one_image_steps = warmup._batch_steps = list
 from tinynet.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinynet import kernels, single
+from tinynet import batch, kernels, single
 from tinynet.arguments import as_array, names, number, whole_number
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.images import MAX_SIDE, Preprocessing
@@ -248,7 +248,8 @@ class Network(Deciding):
         x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
            sizes, which are resized.  The temperature applies.  Safe to call from several threads.
 
-        A few images, with the Numba kernels, are computed one by one by tinynet.single.
+        With the Numba kernels a few images are computed one by one by tinynet.single, and more, where their
+        layers allow it, in one call a thread by tinynet.batch.
         """
         if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
             if self.preprocessing is None:
@@ -263,6 +264,11 @@ class Network(Deciding):
                 at_once = single.predict(self, x)
             if at_once is not None:
                 return at_once
+        else:
+            with kernels.using(chosen.NAME):
+                logits = batch.logits(self, x)
+            if logits is not None:
+                return answer(logits, ending, self.temperature)
 
         def task(first: int, last: int) -> None:
             with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread

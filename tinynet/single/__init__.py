@@ -7,17 +7,15 @@ use; tinynet.deploy.single is the same for those who count microseconds.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet import kernels
-from tinynet.errors import ArgumentError
-from tinynet.layers import Chain
+from tinynet.single.packed import Packed, aligned
 
 if TYPE_CHECKING:
     from tinynet.network import Network
@@ -79,75 +77,11 @@ class Program:
         return memory
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that begins at a cache line: half of all vector loads and stores would cross one otherwise."""
-    memory = np.empty(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    copy = memory[start : start + array.nbytes].view(array.dtype)
-    copy[...] = array
-    return copy
-
-
 BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
 NO_CODES, NO_VALUES = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
-class _Packed:
-    """A model's Program (None: it has none), and how to tell that the model still is what was packed.
-
-    Weights may change at any time and in many ways: training, load_state, an assignment into an array.
-    So nobody is asked to announce it: everything is compared, objects by identity and numbers bit for
-    bit, which takes a tenth of the time that computing takes.
-    """
-
-    def __init__(self, network: Network):
-        self.chains = [(block, list(block.layers)) for block in _chains(network.chain)]
-        self.settings = (network.temperature, network.preprocessing)
-        layers = [layer for layer in network.chain.leaves() if layer.parameters]
-        self.parameters = [(layer, dict(layer.parameters)) for layer in layers]
-        tensors = [tensor for layer in layers for tensor in layer.parameters.values()]
-        self.arrays = [(tensor, tensor.data) for tensor in tensors]
-        self.buffers = [
-            (layer.buffers, name, layer.buffers[name]) for layer in layers for name in layer.buffers
-        ]
-        arrays = [array for _, array in self.arrays] + [array for *_, array in self.buffers]
-        places = [(array.ctypes.data, array.size) for array in arrays]
-        self.addresses = np.array(places, np.int64).reshape(-1, 2)
-        self.kept = np.concatenate([NO_VALUES, *[array.ravel() for array in arrays]]).view(np.int32)
-        self.program: Program | None = None
-        if all(array.dtype == FLOATS and array.flags.c_contiguous for array in arrays):
-            with contextlib.suppress(ArgumentError):
-                self.program = Program(network)
-
-    def fits(self, network: Network) -> bool:
-        """Whether packing again would give the same."""
-        from tinynet.kernels.numba.single import unchanged
-
-        if (network.temperature, network.preprocessing) != self.settings:
-            return False
-        for block, layers in self.chains:
-            if block.layers != layers:
-                return False
-        for layer, parameters in self.parameters:
-            if layer.parameters != parameters:
-                return False
-        for tensor, array in self.arrays:
-            if tensor.data is not array:
-                return False
-        for buffers, name, array in self.buffers:
-            if buffers[name] is not array:
-                return False
-        return self.program is None or unchanged(self.addresses, self.kept)
-
-
-def _chains(chain: Chain) -> Iterator[Chain]:
-    yield chain
-    for layer in chain.layers:
-        if isinstance(layer, Chain):
-            yield from _chains(layer)
-
-
-_packed: weakref.WeakKeyDictionary[Network, _Packed] = weakref.WeakKeyDictionary()
+_packed: weakref.WeakKeyDictionary[Network, Packed[Program]] = weakref.WeakKeyDictionary()
 
 
 def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
@@ -168,7 +102,7 @@ def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
         return None
     packed = _packed.get(network)
     if packed is None or not packed.fits(network):
-        packed = _packed[network] = _Packed(network)
+        packed = _packed[network] = Packed(network, Program)
     if packed.program is None:
         return None
     if not images.flags.carray:

@@ -12,6 +12,8 @@ import numpy as np
 from tinynet.errors import ArgumentError
 from tinynet.kernels import numba as kernels
 from tinynet.kernels.block import Block
+from tinynet.kernels.numba import batch_plan
+from tinynet.kernels.numba.batch import BYTES, images_of_batch
 from tinynet.kernels.numba.single import one_image, unchanged
 from tinynet.kernels.numba.single_plan import RECORD
 from tinynet.kernels.numba.winograd import MANY
@@ -29,7 +31,7 @@ def warmup(dtype: Any = np.float32, progress: Callable[[int, int, str], None] | 
         raise ArgumentError(f"warmup: wanted dtype float32 or float64, got {np.dtype(dtype)}")
     steps = _steps(np.dtype(dtype))
     if np.dtype(dtype) == np.float32:
-        steps += _one_image_steps()
+        steps += _one_image_steps() + _batch_steps()
     started = time.perf_counter()
     for done, step in enumerate(steps):
         if progress is not None:
@@ -48,6 +50,13 @@ def _one_image_steps() -> list[partial]:
         partial(one_image, plan, numbers, numbers, codes, numbers, 1, numbers),
         partial(unchanged, empty, numbers[:0].view(np.int32)),
     ]
+
+
+def _batch_steps() -> list[partial]:
+    """The kernel behind tinynet.batch, with a plan of no operation and no image."""
+    numbers, codes, bytes_ = np.zeros(1, np.float32), np.zeros(1, np.uint8), np.zeros(BYTES, np.uint8)
+    plan = np.zeros(batch_plan.RECORD, np.int64)
+    return [partial(images_of_batch, plan, numbers, numbers, codes, numbers, bytes_, 1, 0, 0, numbers)]
 
 
 def _steps(dtype: np.dtype) -> list[partial]:

@@ -117,15 +117,18 @@ def room(channels: int, outputs: int) -> int:
 
 
 @intrinsic
-def _transform_piece(typing, x, index, row, pieces, target, stride):
-    """pieces[target + e * stride] = entry e of B^T d B, in WIDTH lanes; d begins at x[index], row: of x."""
+def transform_piece(typing, x, index, row, pixel, pieces, target, stride):
+    """pieces[target + e * stride] = entry e of B^T d B, in WIDTH lanes.
+
+    d begins at x[index]; row and pixel are the steps of x from there.
+    """
 
     def generate(context, builder, signature, arguments):
-        x, index, row, pieces, target, stride = arguments
+        x, index, row, pixel, pieces, target, stride = arguments
 
         def number(i, j):
             at = builder.add(index, builder.mul(row, context.get_constant(types.intp, i)))
-            at = builder.add(at, context.get_constant(types.intp, j * LANES))
+            at = builder.add(at, builder.mul(pixel, context.get_constant(types.intp, j)))
             return load_vector(context, builder, signature.args[0], x, at, WIDTH)
 
         def along(d):  # B^T on four vectors
@@ -139,15 +142,16 @@ def _transform_piece(typing, x, index, row, pieces, target, stride):
         columns = [along([number(i, j) for i in range(4)]) for j in range(4)]
         for i in range(4):
             for entry in along([columns[j][i] for j in range(4)]):
-                store_vector(context, builder, signature.args[3], pieces, target, entry)
+                store_vector(context, builder, signature.args[4], pieces, target, entry)
                 target = builder.add(target, stride)
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, types.intp, pieces, types.intp, types.intp), generate
+    step = types.intp
+    return types.void(x, types.intp, step, step, pieces, types.intp, step), generate
 
 
 @intrinsic
-def _outputs_of_piece(typing, sums, index, stride, bias, o):
+def outputs_of_piece(typing, sums, index, stride, bias, o):
     """The Tile of one row and four columns  bias[o] + A^T m A,  m[e] = sums[index + e * stride]."""
     tile = Tile(sums.dtype, 1, 4)
 
@@ -193,7 +197,7 @@ def winograd_sums(
             for c in range(channels):
                 for k in range(4):
                     source, target = c * x_plane + corners[p + k] + part, (c * 4 + k) * WIDTH
-                    _transform_piece(x, source, row, scratch, target, step)
+                    transform_piece(x, source, row, LANES, scratch, target, step)
             o = 0
             while o < outputs:
                 # What is left over goes with the last chunk: so tiles begin where those of all outputs do.
@@ -209,7 +213,7 @@ def winograd_sums(
                     to = (o + more) * plane + part
                     for k in range(4):
                         at = (p + k) * 4
-                        tile = _outputs_of_piece(sums, (more * 4 + k) * WIDTH, stride, bias, o + more)
+                        tile = outputs_of_piece(sums, (more * 4 + k) * WIDTH, stride, bias, o + more)
                         if pool:
                             tile_pool_store(tile, y, code, to + targets[at], plane)
                             continue
