@@ -306,7 +306,7 @@ def encode(picture: np.ndarray) -> bytes:
     lines = np.full((height, 1 + 3 * width), _UP, np.uint8)
     lines[:, 1:] = np.diff(picture.reshape(height, -1), axis=0, prepend=np.zeros((1, 3 * width), np.uint8))
     header = struct.pack(">IIBBBBB", width, height, 8, COLOUR, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
     return SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         for kind, content in parts
