@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet import cli, kernels, report
+from tinynet import cli, kernels, png, report
 from tinynet.data.synthetic import synthetic_cells, write_folder
 from tinynet.errors import ArgumentError, FileAccessError, MissingDependencyError, ShapeError
 from tinynet.metrics import evaluate_probabilities
@@ -110,6 +110,13 @@ def model_file(tmp_path_factory, cells):
     return path
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Charts are made and not drawn, which is most of the time that a page takes."""
+    blank = png.encode(np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(charts, "png_bytes", lambda figure: blank)
+
+
 def invented(n=300, seed=0, **options):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, n)
@@ -118,7 +125,7 @@ def invented(n=300, seed=0, **options):
     return report.Evaluated(labels, probabilities, **options)
 
 
-def test_the_pages_figures_are_those_of_evaluate(capsys, cells, model_file, tmp_path):
+def test_the_pages_figures_are_those_of_evaluate(undrawn, capsys, cells, model_file, tmp_path):
     words = ("evaluate", model_file, "--data", cells, "--report", tmp_path / "r", "--json")
     status, out, err = run(capsys, *words)
     figures = json.loads(out)
@@ -205,7 +212,7 @@ def test_a_gallery_shows_the_file_itself_in_its_proportions():
     assert galleries.mistakes(none, "fn") == ["<p>None.</p>"]
 
 
-def test_names_of_files_are_text_whatever_they_are(tmp_path):
+def test_names_of_files_are_text_whatever_they_are(undrawn, tmp_path):
     nasty = [
         '<script>alert(1)</script>"', "a'onerror='x", "&lt;", "\x1b[31m", "\u202etxt.exe", "\udcff.png",
         "x" * 300,
@@ -223,7 +230,7 @@ def test_names_of_files_are_text_whatever_they_are(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["mistakes"][0]["name"] in nasty
 
 
-def test_pooled_answers_of_several_models_need_no_model_and_no_pictures(tmp_path):
+def test_pooled_answers_of_several_models_need_no_model_and_no_pictures(undrawn, tmp_path):
     answers = invented(threshold=0.4, uncalibrated=None)
     report.write(tmp_path, answers, "pooled")
     page, told = checked(tmp_path / "index.html"), json.loads((tmp_path / "report.json").read_text())
@@ -232,7 +239,7 @@ def test_pooled_answers_of_several_models_need_no_model_and_no_pictures(tmp_path
     assert {key: told[key] for key in expected} == json.loads(json.dumps(expected))
 
 
-def test_without_patients_intervals_are_called_too_narrow(tmp_path):
+def test_without_patients_intervals_are_called_too_narrow(undrawn, tmp_path):
     report.write(tmp_path, invented(patients=None), "no patients")
     page = checked(tmp_path / "index.html")
     assert "too narrow" in page.text and "not known here" in page.text
@@ -255,7 +262,7 @@ def test_everything_right_makes_a_page_too(tmp_path):
     assert "None." in page.text and page.row("sensitivity at specificity 0.99")[1] == "1.0000"
 
 
-def test_an_int8_model_gets_a_report_without_maps(capsys, cells, tmp_path):
+def test_an_int8_model_gets_a_report_without_maps(undrawn, capsys, cells, tmp_path):
     model = tn.load("autoencoder").quantize("int8", synthetic_cells(16, size=32).images)
     model.save(tmp_path / "int8.safetensors")
     words = ("evaluate", tmp_path / "int8.safetensors", "--data", cells, "--report", tmp_path / "r")
@@ -265,7 +272,7 @@ def test_an_int8_model_gets_a_report_without_maps(capsys, cells, tmp_path):
     assert costs(model)["multiply_accumulates"] == model.multiply_adds()
 
 
-def test_pictures_whose_names_differ_in_their_extension_alone(capsys, tmp_path):
+def test_pictures_whose_names_differ_in_their_extension_alone(undrawn, capsys, tmp_path):
     """Their names tell them not apart, so the page shows what the model was given."""
     root = write_folder(tmp_path / "cells", 12, (40, 50), seed=1, patients=4)
     for path in sorted((root / "Uninfected").iterdir()):

@@ -35,7 +35,7 @@ img.pixels { image-rendering: pixelated; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .9rem .9rem; }
 .gallery figure { margin: 0; }
 .gallery figcaption { font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
-nav { font-size: .95rem; } nav a { margin-right: .9rem; color: #0072b2; }
+nav { font-size: .95rem; } nav a { display: inline-block; margin-right: .9rem; color: #0072b2; }
 summary { cursor: pointer; }
 .scale { display: inline-block; width: 8rem; height: .8rem; vertical-align: middle; margin: 0 .4rem; }
 """

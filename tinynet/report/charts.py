@@ -28,7 +28,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> list
         return [whole]
     corner = roc_figure(labels, probabilities, threshold)
     axes = corner.axes[0]
-    for line in axes.get_lines():
+    for line in axes.get_lines()[:2]:  # the curve and chance, not the mark
         line.set_clip_on(True)
     axes.set(xlim=(-0.01 * reach, reach), ylim=(1 - reach, 1 + 0.01 * reach))
     axes.set_title(f"the upper left {100 * reach:.0f} %", fontsize=11, color=_INK)
@@ -90,7 +90,7 @@ def histogram_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: f
     axes.minorticks_off()
     axes.axvline(threshold, color=_GREY, linewidth=1.4, linestyle=":", label=f"threshold {threshold:.3g}")
     _plain(axes, "probability of infected", "cells (logarithmic)")
-    axes.legend(frameon=False, fontsize=10, loc="upper center")
+    axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=10, loc="upper center")
     return figure
 
 

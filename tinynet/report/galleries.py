@@ -83,17 +83,15 @@ def explained(answers: Evaluated, model: Network) -> list[str]:
         maps, heat = activation_maps(model, prepared, layer), grad_cam(model, prepared, 1, layer)
     mean = mean_map(maps)
     shown = np.sort(np.argsort(-maps.max(axis=(0, 1, 2)), kind="stable")[:_CHANNELS])
-    scales = {"mean": (float(mean.min()), float(mean.max())), "heat": (0.0, float(heat.max()))}
-    scales["maps"] = (float(maps[..., shown].min()), float(maps[..., shown].max()))
     many = "" if len(shown) == maps.shape[3] else f" (the {len(shown)} most active of {maps.shape[3]})"
     lines = [
         f"<p>Layer <b>{text(layer)}</b>, {maps.shape[1]} x {maps.shape[2]} pixels{many}. From left to right: "
         "the cell; the mean of all maps over it (where the layer is active, for or against); Grad-CAM over "
-        "it (what speaks for <b>infected</b>); the maps. One scale for all cells, from the least "
-        "(or 0) to the most: "
-        f'<span class="scale" style="background:{drawing.SCALE_CSS}"></span></p>'
+        "it (what speaks for <b>infected</b>); the maps. Every picture has its own scale, from its least (of "
+        f'Grad-CAM 0) <span class="scale" style="background:{drawing.SCALE_CSS}"></span> to its most, which '
+        "stands below it: between cells compare the numbers, not the colours.</p>"
     ]
-    examples_ = {
+    by_cell = {
         cell: _Example(cell, thumbnail(pictures[k]), maps[k][..., shown], mean[k], heat[k])
         for k, cell in enumerate(cells)
     }
@@ -102,7 +100,7 @@ def explained(answers: Evaluated, model: Network) -> list[str]:
         lines.append(f"<h3>{TITLES[field]}</h3>")
         lines.append(f'<p class="note">{how}</p>' if some else "<p>None.</p>")
         for cell in some:
-            lines += _row(answers, examples_[cell], scales)
+            lines += _row(answers, by_cell[cell])
     return lines
 
 
@@ -116,21 +114,23 @@ def examples(answers: Evaluated) -> dict[str, list[int]]:
     return {field: chosen[field] for field in TITLES}
 
 
-def _row(answers: Evaluated, one: _Example, scales: dict[str, tuple[float, float]]) -> list[str]:
+def _row(answers: Evaluated, one: _Example) -> list[str]:
     height, width = one.small.shape[:2]
-    name, most = answers.name(one.cell), float(one.heat.max())
+    name = answers.name(one.cell)
     overlays = {}
-    for key, values in (("mean", one.mean), ("heat", one.heat)):
-        large = enlarge(drawing.unit_range(values, *scales[key])[None], height, width)[0]
-        overlays[key] = drawing.overlay(one.small, large)
-    tiles = drawing.heat_colours(drawing.unit_range(one.maps, *scales["maps"])).transpose(2, 0, 1, 3)
-    maps = drawing.mosaic(tiles, 8, 48)
+    for key, values, low in (("mean map", one.mean, None), ("Grad-CAM", one.heat, 0.0)):
+        large = enlarge(drawing.unit_range(values, low)[None], height, width)[0]
+        overlays[key] = drawing.overlay(one.small, large), f"{key}, at most {values.max():.3g}"
+    maps = drawing.mosaic(drawing.map_tiles(one.maps), 8, 56)
     return [
-        '<div class="row example">',
-        _shown(one.small, name, f"{_chance(answers, one.cell)}<br>{text(name)}", 150),
-        _shown(overlays["mean"], f"mean map over {name}", "mean map", 150),
-        _shown(overlays["heat"], f"Grad-CAM over {name}", f"Grad-CAM, at most {most:.3g}", 150),
-        figure(picture(encode(maps), f"maps of {name}", maps.shape[1], pixels=True), "maps"),
+        f'<p class="cell">{_chance(answers, one.cell)} {text(name)}</p>',
+        '<div class="row">',
+        _shown(one.small, name, "", _SIDE),
+        *(_shown(seen, f"{key} of {name}", caption, 150) for key, (seen, caption) in overlays.items()),
+        figure(
+            picture(encode(maps), f"maps of {name}", maps.shape[1], pixels=True),
+            f"maps, at most {one.maps.max():.3g}",
+        ),
         "</div>",
     ]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
     from tinynet.network import Network
 
-_STYLE = ".example figcaption { overflow-wrap: anywhere; } .example { margin-bottom: .8rem; }"
+_STYLE = "p.cell { max-width: none; margin: 1rem 0 .2rem; font-size: .9rem; overflow-wrap: anywhere; }"
 
 
 def require_charts() -> None:
@@ -53,14 +53,14 @@ def write(
     what measure raises.
     """
     require_charts()
-    figures = dict(measure(answers) if figures is None else figures)
-    figures["costs"] = None if model is None else costs(model, file_bytes)
-    content = {**(about or {}), **figures}
-    page = pages.page(title, _body(answers, figures, notes, model), _STYLE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise FileAccessError(f"{folder}: {problem.strerror or problem}") from None
+    figures = dict(measure(answers) if figures is None else figures)
+    figures["costs"] = None if model is None else costs(model, file_bytes)
+    content = {**(about or {}), **figures}
+    page = pages.page(title, _body(answers, figures, notes, model), _STYLE)
     data = json.dumps(content, indent=2, allow_nan=False).encode("ascii")
     files.write_atomically(folder / "report.json", [data, b"\n"])
     target = folder / "index.html"
