@@ -10,7 +10,14 @@ import pytest
 from tinynet.data.synthetic import synthetic_cells
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/prediction.md", "docs/looking-inside.md", "docs/int8.md", "docs/onnx.md"]
+PAGES = [
+    "README.md",
+    "docs/prediction.md",
+    "docs/looking-inside.md",
+    "docs/int8.md",
+    "docs/onnx.md",
+    "docs/evaluation.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -19,6 +26,8 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     if page == "docs/onnx.md":
         pytest.importorskip("onnx")
         pytest.importorskip("onnxruntime")
+    if page == "docs/evaluation.md":
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     cells = synthetic_cells(48, size=32)
     image.fromarray(synthetic_cells(1, size=90).images[0]).save("cell.png")

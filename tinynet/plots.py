@@ -287,17 +287,23 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: PathLike) -> None:
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     memory = io.BytesIO()
     figure.savefig(memory, format="png")
+    return memory.getvalue()
+
+
+def _save(figure: Figure, path: PathLike) -> None:
+    data = png_bytes(figure)
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
     try:
         try:
-            unfinished.write_bytes(memory.getvalue())
+            unfinished.write_bytes(data)
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import ImageError
+from .errors import ArgumentError, ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -291,3 +291,23 @@ def _transparent(transparency: bytes, channels: int) -> tuple[int, ...]:
     if len(transparency) != 2 * channels:
         raise ImageError("is damaged: its transparent colour (tRNS) has an impossible size")
     return struct.unpack(f">{channels}H", transparency)
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """uint8 (height, width, 3), RGB -> a PNG file of 8-bit colour, every row filtered by the one above (Up).
+
+    Raises ArgumentError for another type or shape.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ArgumentError(
+            f"a picture must be a uint8 array (height, width, 3), got {picture.dtype} {picture.shape}"
+        )
+    height, width = picture.shape[:2]
+    lines = np.full((height, 1 + 3 * width), _UP, np.uint8)
+    lines[:, 1:] = np.diff(picture.reshape(height, -1), axis=0, prepend=np.zeros((1, 3 * width), np.uint8))
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
+    return SIGNATURE + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )

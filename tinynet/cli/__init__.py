@@ -23,7 +23,7 @@ from tinynet.errors import TinynetError
 
 COMMANDS = (
     "train", "crossvalidate", "compare", "evaluate", "predict", "calibrate", "data", "quantize", "export",
-    "convert", "summary", "gradcheck", "profile", "warmup", "info",
+    "convert", "summary", "inspect", "gradcheck", "profile", "warmup", "info",
 )  # fmt: skip
 
 _DESCRIPTION = """\

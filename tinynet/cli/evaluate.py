@@ -3,6 +3,7 @@
 Without --part all pictures in DIR count.  If the model was trained on them, that flatters it: --part
 test divides them as the training did (same DIR, same --exclude) and counts the part it has not seen;
 --part test-all-labels adds to these patients' pictures those that --exclude left out.
+--report DIR writes one page with tables, curves and the pictures it gets wrong, and report.json.
 """
 
 from __future__ import annotations
@@ -47,17 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--part", choices=PARTS, default="all", help="of the training's split; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write a page to open in a browser, and report.json, into this folder"
+    )
 
 
 @dataclass
 class _Cells:
     """What is evaluated: images uint8 (n, h, w, 3), labels and patients (n,).
 
+    names       n, "Class/stem"
     patients    None for a part of a split by image: its patients are in the training too
     """
 
     images: np.ndarray
     labels: np.ndarray
+    names: list[str]
     patients: np.ndarray | None
     excluded: int
     unreadable: int
@@ -68,29 +74,113 @@ def run(arguments: argparse.Namespace) -> int:
     from tinynet.metrics import evaluate_probabilities
     from tinynet.runs.data import training_seed
 
+    if arguments.report is not None:
+        from tinynet.report import require_charts
+
+        require_charts()
     model = load_classifier(arguments.model)
     if arguments.part == "all":
         cells = _all_cells(model, arguments.data, arguments.exclude)
     else:
         cells = _part(model, arguments.model, arguments.data, arguments.exclude, arguments.part)
     probabilities = infected_probability(model, cells.images)
-    figures: dict[str, Any] = {
+    about = {
         "model": arguments.model,
         "data": arguments.data,
         "part": arguments.part,
         "excluded": cells.excluded,
         "unreadable": cells.unreadable,
-        # The training's own seed, so that the part it tested on has the intervals it wrote down.
-        **evaluate_probabilities(
-            cells.labels, probabilities, model.threshold, cells.patients, seed=training_seed(model)
-        ),
+    }
+    # The training's own seed, so that the part it tested on has the intervals it wrote down.
+    drawn = (cells.patients, training_seed(model))
+    figures: dict[str, Any] = {
+        **about,
+        **evaluate_probabilities(cells.labels, probabilities, model.threshold, *drawn),
     }
     if arguments.json:
         print(json_text(figures))
     else:
         print("\n".join(map(printable, _table(figures))))
+    if arguments.report is not None:
+        _report(arguments.report, model, cells, probabilities, figures, about)
     print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
     return 0
+
+
+def _report(
+    folder: str,
+    model: Classifier,
+    cells: _Cells,
+    probabilities: np.ndarray,
+    figures: dict[str, Any],
+    about: dict[str, Any],
+) -> None:
+    """Write the page, with the cells' own files as pictures."""
+    import os
+    from pathlib import Path
+
+    from tinynet import report, storage
+    from tinynet.data import scan_folder
+    from tinynet.images import decode
+    from tinynet.runs.data import training_seed
+
+    whole = scan_folder(about["data"])
+    paths = dict(zip(whole.names, whole.paths, strict=True))
+    twice = len(paths) < len(whole)  # a.png and a.jpg have one name: show what the model was given
+
+    def load_image(cell: int) -> np.ndarray:
+        return cells.images[cell] if twice else decode(paths[cells.names[cell]])
+
+    answers = report.Evaluated(
+        labels=cells.labels,
+        probabilities=probabilities,
+        names=cells.names,
+        patients=cells.patients,
+        threshold=model.threshold,
+        temperature=model.temperature,
+        uncalibrated=_uncalibrated(model, cells.images) if model.temperature != 1 else None,
+        load_image=load_image,
+        seed=training_seed(model),
+    )
+    page = report.write(
+        Path(folder),
+        answers,
+        f"{about['model']} evaluated",
+        about,
+        [_heading(figures), *_caveats(model, figures)],
+        model,
+        os.path.getsize(storage.locate(about["model"])),
+    )
+    note("evaluate", f"the report to open: {page}")
+
+
+def _uncalibrated(model: Classifier, images: np.ndarray) -> np.ndarray:
+    """The probability of class 1 at temperature 1, float32 (n,)."""
+    import numpy as np
+
+    from tinynet.network import BATCH, answer
+
+    parts = [model.logits(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
+    return answer(np.concatenate(parts), model.ending(), 1.0)[:, -1]
+
+
+def _caveats(model: Classifier, figures: dict[str, Any]) -> list[str]:
+    """What flatters the figures."""
+    if figures["part"] == "all" and "split" in model.provenance:
+        return [
+            "All pictures count. Where the model was trained on some of them, the figures flatter it: "
+            "--part test counts only those it has not seen."
+        ]
+    if figures["part"] in ("training", "validation"):
+        return [f"The {figures['part']} part was used in training: its figures flatter the model."]
+    if figures["part"] != "all" and figures["patients"] is None:
+        return ["Optimistic: the split was by image, so cells of the same patients were trained on."]
+    if figures["excluded"] and figures["part"] == "test":
+        return [
+            "Pictures that --exclude names are left out. Where those are the ones of doubtful label, found "
+            "with the help of models, that flatters every model; --part test-all-labels counts them too."
+        ]
+    return []
 
 
 def _all_cells(model: Classifier, data: str, exclude: str | None) -> _Cells:
@@ -117,8 +207,10 @@ def _all_cells(model: Classifier, data: str, exclude: str | None) -> _Cells:
             "all pictures count; where the model was trained on some of them, the figures flatter it "
             "(--part test counts only those it has not seen)",
         )
-    labels, patients = folder.labels[loaded.kept], folder.patients[loaded.kept]
-    return _Cells(loaded.images, labels, patients, folder.excluded, len(loaded.unreadable))
+    read = folder.select(loaded.kept)
+    return _Cells(
+        loaded.images, read.labels, read.names, read.patients, folder.excluded, len(loaded.unreadable)
+    )
 
 
 def _part(model: Classifier, name: str, data: str, exclude: str | None, part: str) -> _Cells:
@@ -135,18 +227,25 @@ def _part(model: Classifier, name: str, data: str, exclude: str | None, part: st
     else:
         chosen = getattr(cells, part)
     patients = cells.patients[chosen] if split == "patient" else None
-    return _Cells(cells.images[chosen], cells.labels[chosen], patients, excluded, cells.unreadable)
+    names = [cells.names[k] for k in chosen]
+    return _Cells(cells.images[chosen], cells.labels[chosen], names, patients, excluded, cells.unreadable)
+
+
+def _heading(figures: dict[str, Any]) -> str:
+    """What was evaluated on what."""
+    what = "all pictures" if figures["part"] == "all" else f"the {figures['part']} part"
+    left_out = [f"{figures[key]} {key}" for key in ("excluded", "unreadable") if figures[key]]
+    people = "" if figures["patients"] is None else f" of {figures['patients']} patients"
+    return f"{figures['model']} on {what} of {figures['data']}: {figures['n']} cells{people}" + (
+        f" ({', '.join(left_out)})" if left_out else ""
+    )
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
     """The figures at the model's threshold and at 0.5, for reading."""
     half, intervals = figures["at_half"], figures["intervals"]
-    what = "all pictures" if figures["part"] == "all" else f"the {figures['part']} part"
-    left_out = [f"{figures[key]} {key}" for key in ("excluded", "unreadable") if figures[key]]
-    people = "" if figures["patients"] is None else f" of {figures['patients']} patients"
     lines = [
-        f"{figures['model']} on {what} of {figures['data']}: {figures['n']} cells{people}"
-        + (f" ({', '.join(left_out)})" if left_out else ""),
+        _heading(figures),
         "",
         f"{'':<14}{'at ' + format(figures['threshold'], '.4g'):<10}{'95 % interval':<20}at 0.5",
     ]
