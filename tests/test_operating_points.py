@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinynet import metrics
 from tinynet import operating_points as points
+from tinynet import resampling
 from tinynet.errors import ArgumentError, ShapeError
 
 quick = settings(deadline=None, max_examples=60)
@@ -61,11 +61,11 @@ def test_the_interval_is_a_re_evaluation_of_drawn_patients(some, minimum, of_spe
     unit = np.unique(patients, return_inverse=True)[1].reshape(-1)
     unit = unit if unit.max() else np.arange(len(labels))
     values = []
-    for drawn in metrics._Resampling(unit, 3, 12)._each(lambda times: times):
+    for drawn in resampling.Resampling(unit, 3, 12)._each(lambda times: times):
         cells = np.repeat(np.arange(len(labels)), drawn[unit])
         if len(set(labels[cells])) == 2:
             values.append(brute(labels[cells], probabilities[cells], minimum, of_specificity))
-    assert found.interval == metrics._percentiles(np.array(values), found.value)
+    assert found.interval == resampling.percentiles(np.array(values), found.value)
 
 
 def test_shares_that_floats_cannot_express_are_met_exactly():
@@ -76,36 +76,6 @@ def test_shares_that_floats_cannot_express_are_met_exactly():
     assert (found.value, found.reached, found.threshold) == (1.0, 0.9, 0.5)
     assert points.sensitivity_at_specificity(labels, probabilities, 0.91).value == 0
     assert math.isinf(points.sensitivity_at_specificity(labels, probabilities, 0.91).threshold)
-
-
-@quick
-@given(rows, scores)
-def test_further_intervals_are_re_evaluations_of_drawn_patients(some, threshold):
-    labels, probabilities, patients = columns(some)
-    found = points.further_intervals(labels, probabilities, threshold, patients, seed=2, resamples=15)
-    whole = metrics.evaluate_probabilities(labels, probabilities, threshold, patients, resamples=1)
-    unit = np.unique(patients, return_inverse=True)[1].reshape(-1)
-    unit = unit if unit.max() else np.arange(len(labels))
-    values = {name: [] for name in found}
-    for drawn in metrics._Resampling(unit, 2, 15)._each(lambda times: times):
-        cells = np.repeat(np.arange(len(labels)), drawn[unit])
-        again = metrics.evaluate_probabilities(labels[cells], probabilities[cells], threshold, resamples=1)
-        for name, known in values.items():
-            known += [] if again[name] is None else [again[name]]
-    for name in ("precision", "f1", "loss"):
-        known = np.array(values[name])
-        if whole[name] is None:
-            assert found[name] is None
-        elif np.ptp(known) > 1e-9:
-            assert found[name] == pytest.approx(metrics._percentiles(known, whole[name]))
-
-
-def test_a_perfect_precision_does_not_get_an_interval_without_width():
-    labels = np.tile([0, 1], 20)
-    found = points.further_intervals(labels, labels * 1.0, 0.5, np.repeat(np.arange(4), 10))
-    assert found["precision"] == list(metrics.wilson_interval(20, 20))
-    assert found["f1"] is None and found["loss"] is None
-    assert points.further_intervals([], []) == {"precision": None, "f1": None, "loss": None}
 
 
 def test_predictive_values_at_one_infected_cell_in_a_hundred():
@@ -143,8 +113,6 @@ def test_bad_input_is_named():
         points.specificity_at_sensitivity([0, 1], [0.1, 0.9], 0.9, [1])
     with pytest.raises(ArgumentError, match="prevalence"):
         points.negative_predictive_value(0.9, 0.9, -1)
-    with pytest.raises(ArgumentError, match="threshold"):
-        points.further_intervals([0, 1], [0.1, 0.9], 7)
 
 
 def test_points_lie_on_scikit_learns_roc_curve():

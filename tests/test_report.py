@@ -140,7 +140,7 @@ def test_the_pages_figures_are_those_of_evaluate(undrawn, capsys, cells, model_f
     ):  # fmt: skip
         first = next(row for row in page.rows if row[0] == name)
         assert first[1] == f"{figures[key]:.4f}" and first[3] == f"{figures['at_half'][key]:.4f}"
-        ends = figures["intervals"].get(key) or told["further_intervals"][key]
+        ends = figures["intervals"][key]
         assert first[2] == f"{ends[0]:.4f} to {ends[1]:.4f}"
     for key, name in (("loss", "loss"), ("auc", "AUC")):
         assert page.row(name)[1] == f"{figures[key]:.4f}"

@@ -1,5 +1,4 @@
-"""What a test can do at another threshold, what an answer is worth among few infected cells, and intervals
-for the figures that metrics.evaluate_probabilities gives without one.
+"""What a test can do at another threshold, and what an answer is worth among few infected cells.
 
 Class 1 (infected) is positive; an answer is positive when its probability is >= the threshold.
 Intervals are at 95 %, from `resamples` draws of whole patients with replacement, as in metrics.py; where
@@ -14,20 +13,14 @@ from typing import Any
 import numpy as np
 
 from tinynet.metrics import (
-    _SMALLEST_PROBABILITY,
-    _divide,
-    _fractions,
     _labels_and_scores,
-    _patient_numbers,
-    _percentiles,
     _ratio,
-    _Resampling,
     _share,
-    confusion,
+    patient_numbers,
     positive_predictive_value,
     roc_curve,
-    wilson_interval,
 )
+from tinynet.resampling import Resampling, percentiles
 
 Interval = list[float] | None
 
@@ -93,41 +86,6 @@ def negative_predictive_value(sensitivity: float, specificity: float, prevalence
     return _ratio(right, right + wrong)
 
 
-def further_intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    threshold: float = 0.5,
-    patients: np.ndarray | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> dict[str, Interval]:
-    """95 % intervals of precision, f1 and loss, which metrics.evaluate_probabilities gives without.
-
-    Where every draw has the same value, Wilson's interval stands in for the precision's, and None for
-    the others'.
-    """
-    truth, score = _labels_and_scores(labels, probabilities)
-    if not truth.size:
-        return {"precision": None, "f1": None, "loss": None}
-    draws = _draws(truth, patients, seed, resamples)
-    predicted = score >= _share("threshold", threshold)
-    counts = confusion(truth, predicted)
-    resampled = _fractions(draws.counts(truth, predicted))
-    found: dict[str, Interval] = {}
-    for name in ("precision", "f1"):
-        estimate = _ratio(*_fractions(counts)[name])
-        found[name] = None if estimate is None else _percentiles(_divide(*resampled[name]), estimate)
-    if found["precision"] is None:
-        wilson = wilson_interval(*_fractions(counts)["precision"])
-        found["precision"] = None if wilson is None else list(wilson)
-    clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    losses = -np.where(truth, np.log(clipped), np.log1p(-clipped))
-    own = np.stack([np.bincount(draws.unit, losses), np.bincount(draws.unit)], axis=1)
-    table = draws._each(lambda times: times @ own)
-    found["loss"] = _percentiles(_divide(table[:, 0], table[:, 1]), float(losses.mean()))
-    return found
-
-
 def predictive_values(figures: dict[str, Any], prevalence: float = 0.01) -> dict[str, Any]:
     """What a positive and a negative answer are worth where `prevalence` of the cells are infected.
 
@@ -148,11 +106,11 @@ def predictive_values(figures: dict[str, Any], prevalence: float = 0.01) -> dict
     return {**values, "intervals": intervals}
 
 
-def _draws(truth: np.ndarray, patients: np.ndarray | None, seed: int, resamples: int) -> _Resampling:
+def _draws(truth: np.ndarray, patients: np.ndarray | None, seed: int, resamples: int) -> Resampling:
     """Draws of patients, or of cells where there are not two known patients."""
-    group = _patient_numbers(patients, truth.size)
+    group = patient_numbers(patients, truth.size)
     known = group is not None and int(group.max()) >= 1
-    return _Resampling(group if known and group is not None else np.arange(truth.size), seed, resamples)
+    return Resampling(group if known and group is not None else np.arange(truth.size), seed, resamples)
 
 
 def _best(
@@ -194,7 +152,7 @@ def _best(
         allowed = np.where(sp >= minimum, se, 0.0) if of_specificity else np.where(se >= minimum, sp, 0.0)
         return allowed.max(axis=1) if len(allowed) else np.empty(0)
 
-    interval = _percentiles(draws._each(measure), float(value))
+    interval = percentiles(draws._each(measure), float(value))
     return OperatingPoint(minimum, float(reached), float(value), float(thresholds[at]), interval)
 
 

@@ -13,7 +13,6 @@ from tinynet.errors import ArgumentError, ShapeError
 from tinynet.metrics import evaluate_probabilities
 from tinynet.operating_points import (
     OperatingPoint,
-    further_intervals,
     predictive_values,
     sensitivity_at_specificity,
     specificity_at_sensitivity,
@@ -77,8 +76,8 @@ class Evaluated:
 def measure(answers: Evaluated, resamples: int = 1000) -> dict[str, Any]:
     """What metrics.evaluate_probabilities says, and beside it
 
-    further_intervals {precision, f1, loss}; sensitivity_at_specificity and specificity_at_sensitivity
-    {minimum, reached, value, threshold, interval} at 0.99, or None; predictive_values at 1 % infected
+    sensitivity_at_specificity and specificity_at_sensitivity {minimum, reached, value, threshold,
+    interval} at 0.99, or None; predictive_values at 1 % infected
     {prevalence, positive, negative, intervals}; calibration {temperature, error, loss, bins, before:
     {error, loss, bins} or None}; by_patient [{patient, cells, infected, false_positives,
     false_negatives}] or None; mistakes [{name, patient, label, probability}], false positives first.
@@ -94,7 +93,6 @@ def measure(answers: Evaluated, resamples: int = 1000) -> dict[str, Any]:
     known = figures["patients"] is not None
     return {
         **figures,
-        "further_intervals": further_intervals(labels, probabilities, answers.threshold, *drawn),
         "sensitivity_at_specificity": _point(sensitivity_at_specificity(labels, probabilities, 0.99, *drawn)),
         "specificity_at_sensitivity": _point(specificity_at_sensitivity(labels, probabilities, 0.99, *drawn)),
         "predictive_values": predictive_values(figures, PREVALENCE),

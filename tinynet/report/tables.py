@@ -26,7 +26,7 @@ def interval(ends: list[float] | None) -> str:
 
 def metrics(figures: dict[str, Any]) -> list[str]:
     """The report's Table 7, and the figures that do not depend on the threshold."""
-    half, ends = figures["at_half"], {**figures["further_intervals"], **figures["intervals"]}
+    half, ends = figures["at_half"], figures["intervals"]
     names = {
         "accuracy": "accuracy",
         "f1": "F1 score",
