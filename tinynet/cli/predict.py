@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     waits = arguments.json or arguments.csv is not None  # nothing else shows that it goes on
 
     def chunks() -> Iterator[list[Answer]]:
-        with progress.bar(0, "pictures", enabled=waits, unit="picture") as bar:
+        # Listing them beforehand takes little, and nothing is kept of it.
+        total = sum(1 for _ in answers.find_pictures(arguments.paths, lambda text: None)) if waits else 0
+        with progress.bar(total, "pictures", enabled=waits, unit="picture", log=True) as bar:
             for chunk in answers.answer_all(
                 model,
                 arguments.paths,
