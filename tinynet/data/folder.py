@@ -186,7 +186,7 @@ def scan_folder(path: str | os.PathLike[str]) -> CellFolder:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether it is an archive, which is how the data set comes.  Importing zipfile takes longer than this."""
+    """Whether it is an archive, as the data set comes in.  Importing zipfile takes longer than this."""
     try:
         if not path.is_file():
             return False
