@@ -111,28 +111,39 @@ def threads(count: int, workers: int = 8) -> dict[str, Any]:
     wrong: list[int] = []
     failed: list[BaseException] = []
 
-    def work(first: int, each: int) -> None:
+    here = threading.Barrier(workers + 1)
+
+    def work(first: int) -> None:
+        each = count // workers
         try:
+            list(_calls(model, x, max(each // 10, 5), first))  # every thread gets the memory that it reuses
+            here.wait()
+            here.wait()
             wrong.extend(
                 place for place, answer in _calls(model, x, each, first) if answer != expected[place]
             )
+            here.wait()
         except BaseException as problem:
             failed.append(problem)
+            here.abort()
 
-    def together(each: int) -> None:
-        started = [threading.Thread(target=work, args=(number, each)) for number in range(workers)]
-        for thread in started:
-            thread.start()
-        for thread in started:
-            thread.join()
-
-    together(max(count // workers // 10, 5))  # every thread gets the memory that it reuses
-    before = resident()
-    together(count // workers)
-    grown = resident() - before
+    started = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    for thread in started:
+        thread.start()
+    before = after = 0
+    try:
+        here.wait()
+        before = resident()
+        here.wait()
+        here.wait()
+        after = resident()
+    except threading.BrokenBarrierError:
+        pass
+    for thread in started:
+        thread.join()
     return {
         "calls": count, "threads": workers, "wrong": len(wrong), "failed": [repr(one) for one in failed],
-        "growth": grown, "good": not wrong and not failed and grown < GROWTH * workers,
+        "growth": after - before, "good": not wrong and not failed and after - before < GROWTH,
     }  # fmt: skip
 
 
