@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinynet.errors import ArgumentError, NonFiniteError
@@ -98,6 +98,7 @@ def test_one_cycle_worked_by_hand():
     final=st.floats(1.5, 1e5),
 )
 def test_one_cycle_is_pytorchs(steps, share, start, final):
+    assume(steps * share != 1)  # a rise of no steps, where theirs divides by zero
     got = rates(OneCycle(0.1, steps, share, start, final), steps)
     wanted = torch_rates(
         lambda module, optimizer: module.OneCycleLR(

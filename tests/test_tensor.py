@@ -235,3 +235,16 @@ def test_numpy_takes_a_constant_tensor_as_an_array_but_never_drops_a_gradient_si
         add(leaf(1.0), [leaf(2.0)])
     with pytest.raises(TypeError):
         np.exp(leaf(1.0))
+
+
+def test_the_gradient_of_a_gradient_is_refused_clearly():
+    x = leaf(2.0)
+    y = x * x
+    with pytest.raises(ArgumentError, match="gradient of a gradient is out of scope"):
+        y.backward(create_graph=True)
+    with pytest.raises(ArgumentError, match="gradient of a gradient is out of scope"):
+        y.backward(leaf(1.0))
+    y.backward(Tensor([1.0]))
+    assert isinstance(x.grad, np.ndarray) and x.grad == pytest.approx([4.0])
+    with pytest.raises(ArgumentError, match="nothing that made this tensor requires a gradient"):
+        (Tensor(x.grad) * x.grad).backward()

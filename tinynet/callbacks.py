@@ -5,20 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinynet import files, storage
-from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet import files, kernels, storage
+from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, TinynetError
 from tinynet.network import Network
 from tinynet.optim import Optimizer
 
 Arrays = dict[str, np.ndarray]
+Checkpoint = tuple[Arrays, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of the epoch that Ctrl-C interrupted: steps done, sums over their images, the rate it began with."""
+
+    steps: int
+    loss: float
+    right: int
+    rate: float
 
 
 @dataclass
@@ -28,6 +40,7 @@ class Training:
     history  metrics by name, one number an epoch
     epoch    epochs finished
     stop     set it to end the training after this epoch
+    part     what is done of the next epoch, where Ctrl-C interrupted it
     """
 
     model: Network
@@ -36,6 +49,7 @@ class Training:
     history: dict[str, list[float]] = field(default_factory=dict)
     epoch: int = 0
     stop: bool = False
+    part: Part | None = None
 
 
 class Callback:
@@ -49,6 +63,9 @@ class Callback:
 
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
         """After each epoch; `logs` holds its metrics, which are in training.history too."""
+
+    def on_interrupt(self, training: Training) -> None:
+        """After Ctrl-C, between two steps; then `fit` raises KeyboardInterrupt."""
 
     def on_train_end(self, training: Training) -> None:
         """After the last epoch, early or not."""
@@ -194,25 +211,60 @@ class BackupAndRestore(Callback):
     """Keep everything that resuming needs in one checkpoint file; a later fit() with it goes on from there.
 
     The file holds weights, optimiser, history, and the state of the callbacks listed with this one.
-    It is replaced whole after each epoch.  Weights end bitwise as without the interruption, which is
-    why a file of a training with other data, layers, optimiser or options is refused; only the number
-    of epochs may change.
+    It is replaced whole after each epoch, and after Ctrl-C in the middle of one.  The one before stays
+    beside it, as NAME.previous, and is taken, with a warning, where the newest is damaged or missing.
+    Weights end bitwise as without the interruption, which is why a file of a training with other data,
+    layers, optimiser or options is refused; only the number of epochs and of threads may change.
     """
 
     def __init__(self, path: str | PathLike):
         self.path = Path(path)
         self.others: list[Callback] = []
+        self._newest_is_whole = True
+
+    @property
+    def previous(self) -> Path:
+        """Where the checkpoint before the newest is."""
+        return self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}")
 
     def on_train_begin(self, training: Training) -> None:
-        if self.path.exists():
-            restore(self.path, training, self.others)
+        self._newest_is_whole = True
+        if self.path.exists() or self.previous.exists():
+            path, checkpoint = self._load()
+            restore(path, checkpoint, training, self.others)
 
     def on_epoch_end(self, training: Training, logs: dict[str, float]) -> None:
-        backup(self.path, training, self.others)
+        # A damaged file must not take the place of the good one before it.
+        keep = self.previous if self._newest_is_whole else None
+        backup(self.path, training, self.others, keep)
+        self._newest_is_whole = True
+
+    def on_interrupt(self, training: Training) -> None:
+        self.on_epoch_end(training, {})
+
+    def _load(self) -> tuple[Path, Checkpoint]:
+        """The newest checkpoint that is whole, and where it was."""
+        try:
+            return self.path, files.load_checkpoint(self.path)
+        except (ModelFileError, FileAccessError) as problem:
+            try:
+                found = files.load_checkpoint(self.previous)
+            except (ModelFileError, FileAccessError):
+                raise problem from None
+            self._newest_is_whole = False
+            sentence = str(problem).rstrip(".")
+            warnings.warn(
+                f"{sentence}; going on from the checkpoint before it, {self.previous}, "
+                f"of epoch {found[1].get('epoch')}",
+                stacklevel=2,
+            )
+            return self.previous, found
 
 
-def backup(path: str | PathLike, training: Training, callbacks: list[Callback]) -> None:
-    """Write a checkpoint of a training under way."""
+def backup(
+    path: str | PathLike, training: Training, callbacks: list[Callback], keep: str | PathLike | None = None
+) -> None:
+    """Write a checkpoint of a training under way; the one that was there gets the name `keep`."""
     slots, scalars = training.optimizer.state()
     arrays = {f"model/{name}": array for name, array in training.model.state().items()}
     arrays |= {f"optimizer/{name}": array for name, array in slots.items()}
@@ -224,19 +276,25 @@ def backup(path: str | PathLike, training: Training, callbacks: list[Callback]) 
     state = {
         "epoch": training.epoch,
         "stop": training.stop,
+        "part": None if training.part is None else asdict(training.part),
+        "kernels": kernels.active().NAME,
         "settings": training.settings,
         "history": list(training.history.items()),  # JSON objects would come back in another order
         "optimizer": scalars,
         "callbacks": values,
     }
-    files.save_checkpoint(path, arrays, state)
+    files.save_checkpoint(path, arrays, state, keep)
 
 
-def restore(path: str | PathLike, training: Training, callbacks: list[Callback]) -> None:
-    """Go on from a checkpoint; raises ModelFileError where it belongs to another training."""
-    arrays, state = files.load_checkpoint(path)
+def restore(
+    path: str | PathLike, checkpoint: Checkpoint, training: Training, callbacks: list[Callback]
+) -> None:
+    """Go on from a checkpoint read from `path`; ModelFileError where it belongs to another training."""
+    arrays, state = checkpoint
     try:
         _same_training(training, callbacks, state)
+        part = state.get("part")
+        training.part = None if part is None else _checked_part(part)
         training.model.load_state(_below(arrays, "model/"))
         training.optimizer.load_state(
             _below(arrays, "optimizer/"), state["optimizer"], training.model.parameters()
@@ -249,6 +307,23 @@ def restore(path: str | PathLike, training: Training, callbacks: list[Callback])
         raise ModelFileError(
             f"{path}: {problem}; resume with the same settings, or start anew in another folder"
         ) from None
+    before, now = state.get("kernels", kernels.active().NAME), kernels.active().NAME
+    if before != now:
+        warnings.warn(
+            f"{path}: the training began on the {before} kernels and goes on on the {now} ones, whose sums "
+            "round differently: weights will not be bitwise those of an uninterrupted training",
+            stacklevel=2,
+        )
+
+
+def _checked_part(part: dict[str, Any]) -> Part:
+    """What is done of an epoch, from a file; raises TypeError or ValueError for anything else."""
+    found = Part(**part)
+    for name in ("steps", "right"):
+        value = getattr(found, name)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"the interrupted epoch has {name} {value!r}")
+    return Part(found.steps, float(found.loss), found.right, float(found.rate))
 
 
 def _same_training(training: Training, callbacks: list[Callback], state: dict[str, Any]) -> None:

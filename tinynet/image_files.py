@@ -43,6 +43,7 @@ EXTENSIONS = frozenset(
 )
 """Of every format that `decode` reads; training, evaluating and predicting use the same."""
 
+ZIP_SIGNATURE = b"PK\x03\x04"
 _NETPBM = rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)"
 # In JPEG's entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), a restart marker
 # 0xD0-0xD7, or more 0xFF (fill); anything else ends the scan.
@@ -113,7 +114,8 @@ def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
     except PermissionError:
         raise FileAccessError(f"{name} may not be read: no permission") from None
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
-        raise FileAccessError(f"{name} cannot be read: {problem}") from None
+        reason = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+        raise FileAccessError(f"{name} cannot be read: {reason}") from None
 
 
 def _find_decoder(data: bytes, header: Header, name: str) -> Callable[[bytes, Header], np.ndarray]:
@@ -212,6 +214,8 @@ def read_header(data: bytes, name: str) -> Header:
     if not data:
         raise ImageError(f"{name} is an empty file, not an image")
     reader = next((reader for signature, reader in _READERS if data.startswith(signature)), None)
+    if data.startswith(ZIP_SIGNATURE):
+        raise ImageError(f"{name} is a zip archive: unpack it first, and give the folder that comes of it")
     if reader is None:
         raise ImageError(f"{name} is not an image that can be read (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM)")
     try:

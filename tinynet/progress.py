@@ -7,29 +7,34 @@ are written over are for terminals: logs get whole lines, and few of them.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tinynet import kernels
 
+SECONDS_A_LINE = 30.0  # in a log
 
-def bar(total: int, description: str, *, enabled: bool, unit: str = "batch") -> Any:
+
+def bar(total: int, description: str, *, enabled: bool, unit: str = "batch", log: bool = False) -> Any:
     """An object with update(n), set_postfix_str(text) and close(), usable as a context manager.
 
-    Drawn only where standard error is a terminal, so that logs stay readable.  It appears with its
-    first update: until then kernels may be compiled, which is shown in its place.
+    Drawn only where standard error is a terminal, so that logs stay readable; with `log`, where no bar is
+    drawn there is a line every half minute.  It appears with its first update: until then kernels may be
+    compiled, which is shown in its place.
     """
+    none = _Lines(total, description) if enabled and log else _Silent()
     if enabled and sys.stderr.isatty():
         try:
             from tqdm import tqdm
         except ImportError:
-            return _Silent()
+            return none
         return tqdm(
             total=total, desc=description, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr,
             delay=1e-9,
         )  # fmt: skip
-    return _Silent()
+    return none
 
 
 class _Silent:
@@ -47,6 +52,22 @@ class _Silent:
 
     def __exit__(self, *exception: object) -> None:
         """Nothing."""
+
+
+class _Lines(_Silent):
+    """Now and then a whole line, for logs and for terminals without tqdm."""
+
+    def __init__(self, total: int, description: str) -> None:
+        self.total, self.description, self.done = total, description, 0
+        self.began = self.told = time.monotonic()
+
+    def update(self, n: int = 1) -> None:
+        """So many more are done."""
+        self.done += n
+        now = time.monotonic()
+        if now - self.told >= SECONDS_A_LINE:
+            self.told = now
+            line(f"{self.description}: {self.done} of {self.total}, {now - self.began:.0f} s")
 
 
 def status(text: str) -> None:

@@ -209,16 +209,24 @@ class Tensor:
         """Forget the gradient."""
         self.grad = None
 
-    def backward(self, cotangent: Any = None, trace: bool | TextIO = False) -> None:
+    def backward(
+        self, cotangent: Any = None, trace: bool | TextIO = False, *, create_graph: bool = False
+    ) -> None:
         """Leave d(self . cotangent)/d(leaf) in the `grad` of every leaf that requires it.
 
-        cotangent  like `data`; may be left out for a scalar, where it is 1
-        trace      True prints each step (operation, shapes, gradient norms) to standard
-                   output, a file object prints there
+        cotangent     like `data`; may be left out for a scalar, where it is 1
+        trace         True prints each step (operation, shapes, gradient norms) to standard
+                      output, a file object prints there
+        create_graph  what other libraries call recording the gradient's own computation.  Refused:
+                      gradients are arrays without history, and the gradient of a gradient is out of scope
 
         Raises ShapeError where the cotangent is missing or misshapen, ArgumentError where
-        nothing requires a gradient.
+        nothing requires a gradient or that of a gradient is asked for.
         """
+        if create_graph or (isinstance(cotangent, Tensor) and cotangent.requires_grad):
+            raise ArgumentError(
+                "backward: the gradient of a gradient is out of scope; gradients are arrays without history"
+            )
         if not self.requires_grad:
             raise ArgumentError("backward: nothing that made this tensor requires a gradient")
         if cotangent is None:

@@ -9,14 +9,22 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinynet import progress, random
 from tinynet.arguments import as_array, whole_number
-from tinynet.callbacks import BackupAndRestore, Callback, LearningRateScheduler, TerminateOnNaN, Training
+from tinynet.callbacks import (
+    BackupAndRestore,
+    Callback,
+    LearningRateScheduler,
+    Part,
+    TerminateOnNaN,
+    Training,
+)
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
+from tinynet.interruption import CtrlC, held_back
 from tinynet.layers import Context, layer_to_json
 from tinynet.network import Network
 from tinynet.prefetch import prepared_ahead
@@ -66,8 +74,10 @@ def fit(
                      the targets too, (images, targets) (distillation.py, data/corruption.py)
     seed             of shuffling, augmentation and dropout, which are functions of (seed, epoch, image)
 
-    Same model, data and seed: bitwise the same weights.  Raises ArgumentError, DataError and ShapeError
-    before the first step, NonFiniteError when a loss is NaN or infinite.
+    Same model, data and seed: bitwise the same weights.  With a BackupAndRestore among the callbacks,
+    Ctrl-C waits for the end of a step, where the training can be kept; then KeyboardInterrupt is raised.
+    Raises ArgumentError, DataError and ShapeError before the first step, NonFiniteError when a loss is
+    NaN or infinite.
     """
     optimizer, _ = model.compiled()
     epochs = whole_number("fit: epochs", epochs, 1)
@@ -89,47 +99,76 @@ def fit(
     for callback in _backups_last(callbacks):
         callback.on_train_begin(training)
     quiet_end = any(isinstance(callback, TerminateOnNaN) for callback in callbacks)
+    resumable = any(isinstance(callback, BackupAndRestore) for callback in callbacks)
 
-    while training.epoch < epochs and not training.stop:
-        started = time.perf_counter()
-        for callback in callbacks:
-            callback.on_epoch_begin(training)
-        rate = optimizer.current_learning_rate
-        try:
-            logs = _epoch(model, x, labels, training.epoch, batch_size, seed, augmentation, verbose, epochs)
-            if held_x is not None:
-                logs |= _validate(model, held_x, held_y, training.epoch)
-        except NonFiniteError as problem:
-            if not quiet_end:
-                for callback in callbacks:  # the best weights come back all the same
-                    callback.on_train_end(training)
-                raise
-            print(f"training ended: {problem}", file=sys.stderr)
-            break
-        logs["learning_rate"] = rate
-        training.epoch += 1
-        for name, value in logs.items():
-            training.history.setdefault(name, []).append(float(value))
-        if isinstance(optimizer.learning_rate, Plateau):
-            optimizer.learning_rate.update(logs.get("val_loss", logs["loss"]))
-        for callback in _backups_last(callbacks):
-            callback.on_epoch_end(training, logs)
-        if verbose:
-            _print_epoch(training.epoch, epochs, logs, time.perf_counter() - started)
+    with held_back(holds=False, wanted=resumable) as ctrl_c:  # holds once there is a step to keep
+        while training.epoch < epochs and not training.stop:
+            started = time.perf_counter()
+            for callback in callbacks:
+                callback.on_epoch_begin(training)
+            part = training.part or Part(0, 0.0, 0, optimizer.current_learning_rate)
+            try:
+                part = _epoch(
+                    model,
+                    x,
+                    labels,
+                    training.epoch,
+                    batch_size,
+                    seed,
+                    augmentation,
+                    verbose,
+                    epochs,
+                    part,
+                    ctrl_c,
+                )
+                if ctrl_c.asked:
+                    training.part = part
+                    _interrupt(training, callbacks)
+                training.part = None
+                logs = _means(model, part, len(x))
+                if held_x is not None:
+                    logs |= _validate(model, held_x, held_y, training.epoch)
+            except NonFiniteError as problem:
+                if not quiet_end:
+                    for callback in callbacks:  # the best weights come back all the same
+                        callback.on_train_end(training)
+                    raise
+                print(f"training ended: {problem}", file=sys.stderr)
+                break
+            logs["learning_rate"] = part.rate
+            training.epoch += 1
+            for name, value in logs.items():
+                training.history.setdefault(name, []).append(float(value))
+            if isinstance(optimizer.learning_rate, Plateau):
+                optimizer.learning_rate.update(logs.get("val_loss", logs["loss"]))
+            for callback in _backups_last(callbacks):
+                callback.on_epoch_end(training, logs)
+            if verbose:
+                _print_epoch(training.epoch, epochs, logs, time.perf_counter() - started)
+            if ctrl_c.asked:  # during validation: everything is kept already
+                raise KeyboardInterrupt
     for callback in callbacks:
         callback.on_train_end(training)
     return History(training.history)
 
 
-def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epochs) -> dict[str, float]:
-    """One pass over the images; returns the means of loss and accuracy, as they were during it."""
+def _interrupt(training: Training, callbacks: Sequence[Callback]) -> NoReturn:
+    """After Ctrl-C: let the callbacks keep what is done."""
+    for callback in _backups_last(callbacks):
+        callback.on_interrupt(training)
+    raise KeyboardInterrupt
+
+
+def _epoch(
+    model, x, labels, epoch, batch_size, seed, augmentation, verbose, epochs, part: Part, ctrl_c: CtrlC
+) -> Part:
+    """One pass over the images, or what is left of it after `part`; ends early after Ctrl-C."""
     optimizer, loss = model.compiled()
     training_step = TrainingStep(model, seed, epoch)
     parameters = training_step.parameters
     order = random.permutation(seed, epoch, np.arange(len(x)))
     several = max(1, PREPARED // max(1, batch_size * x[0].nbytes)) * batch_size
-    portions = [order[at : at + several] for at in range(0, len(order), several)]
-    steps = -(-len(order) // batch_size)
+    portions = [order[at : at + several] for at in range(part.steps * batch_size, len(order), several)]
 
     def prepare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         batch, target = x[images], None if labels is None else labels[images]
@@ -141,18 +180,20 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
         for images, batch, target in prepared_ahead(portions, prepare):
             for at in range(0, len(images), batch_size):
-                part = slice(at, at + batch_size)
-                yield images[part], batch[part], None if target is None else target[part]
+                some = slice(at, at + batch_size)
+                yield images[some], batch[some], None if target is None else target[some]
 
-    total, right = 0.0, 0
+    steps, total, right = part.steps, part.loss, part.right
     with progress.bar(len(x), f"epoch {epoch + 1}/{epochs}", enabled=bool(verbose), unit="image") as bar:
-        for step, (images, batch, target) in enumerate(batches(), start=1):
+        bar.update(min(steps * batch_size, len(x)))
+        for images, batch, target in batches():
             number, output = training_step(batch, target, images)
             if not math.isfinite(number):
                 context = Context(True, seed, epoch, images, logits=loss.wants_logits)
                 reason = _not_finite(model, model.to_tensor(batch), context)
                 reason = reason or "every layer's result is finite"
-                raise NonFiniteError(f"step {epoch * steps + step}: the loss is {number}; {reason}")
+                number_of_step = epoch * -(-len(x) // batch_size) + steps + 1
+                raise NonFiniteError(f"step {number_of_step}: the loss is {number}; {reason}")
             optimizer.step(parameters)
             for parameter in parameters.values():
                 parameter.grad = None
@@ -160,8 +201,18 @@ def _epoch(model, x, labels, epoch, batch_size, seed, augmentation, verbose, epo
             total += number * len(images)
             if loss.wants_logits:
                 right += loss.right(output.numpy(), target)
+            steps += 1
             bar.update(len(images))
-    return {"loss": total / len(x)} | ({"accuracy": right / len(x)} if loss.wants_logits else {})
+            ctrl_c.holds = True
+            if ctrl_c.asked:
+                break
+    return Part(steps, total, int(right), part.rate)
+
+
+def _means(model: Network, part: Part, count: int) -> dict[str, float]:
+    """The means of loss and accuracy over an epoch's images, as they were during it."""
+    accuracy = {"accuracy": part.right / count} if model.compiled()[1].wants_logits else {}
+    return {"loss": part.loss / count} | accuracy
 
 
 def _validate(model: Network, x: np.ndarray, y: np.ndarray | None, epoch: int) -> dict[str, float]:

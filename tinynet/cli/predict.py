@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     waits = arguments.json or arguments.csv is not None  # nothing else shows that it goes on
 
     def chunks() -> Iterator[list[Answer]]:
-        with progress.bar(0, "pictures", enabled=waits, unit="picture") as bar:
+        # Listing them beforehand takes little, and nothing is kept of it.
+        total = sum(1 for _ in answers.find_pictures(arguments.paths, lambda text: None)) if waits else 0
+        with progress.bar(total, "pictures", enabled=waits, unit="picture", log=True) as bar:
             for chunk in answers.answer_all(
                 model,
                 arguments.paths,
@@ -116,22 +118,31 @@ def print_json(chunks: Chunks) -> None:
 def write_csv(path: str, chunks: Chunks) -> None:
     """A table with a header line, whole or not at all; Ctrl-C leaves the answers so far."""
     from tinynet.files import write_atomically
+    from tinynet.interruption import held_back
 
     stopped = False
 
-    def lines() -> Iterator[bytes]:
-        nonlocal stopped
-        yield _csv_lines([["path", "label", "probability", "error"]])
-        try:
-            for chunk in chunks:
-                yield _csv_lines([list(_entry(answer).values()) for answer in chunk])
-        except KeyboardInterrupt:
-            stopped = True
+    with held_back() as ctrl_c:
 
-    write_atomically(path, lines())
-    if stopped:
-        note("predict", f"the answers so far are in {path}")
-        raise KeyboardInterrupt
+        def lines() -> Iterator[bytes]:
+            nonlocal stopped
+            yield _csv_lines([["path", "label", "probability", "error"]])
+            try:
+                ctrl_c.holds = False  # pictures are worked on, which may take long
+                for chunk in chunks:
+                    ctrl_c.holds = True  # while lines are written, so that none is cut
+                    yield _csv_lines([list(_entry(answer).values()) for answer in chunk])
+                    ctrl_c.holds = False
+                    if ctrl_c.asked:
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                stopped = True
+            ctrl_c.holds = True
+
+        write_atomically(path, lines())
+        if stopped or ctrl_c.asked:
+            note("predict", f"the answers so far are in {path}")
+            raise KeyboardInterrupt
 
 
 def _csv_lines(rows: list[list]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
             config, folder, resume=arguments.resume is not None, command=command_of(config), verbose=verbose
         )
     except KeyboardInterrupt:
-        print(f"\ninterrupted; go on with: tinynet train --resume {folder}", file=sys.stderr)
+        print(f"\ninterrupted; {_how_to_go_on(folder)}", file=sys.stderr)
         return 130
+    except OSError as problem:  # a full disk, most often
+        raise _kept(problem, folder) from None
     except NonFiniteError as problem:
         raise NonFiniteError(diverged(str(problem), config.learning_rate)) from None
     print(_report(result, folder))
@@ -118,7 +122,7 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
 
     Data folders, exclusion lists and teachers move: these may be given anew, and what they hold is compared.
     """
-    from tinynet.errors import ArgumentError
+    from tinynet.errors import ArgumentError, FileAccessError
 
     if out is not None and Path(out).resolve() != folder.resolve():
         raise ArgumentError(f"--out {out} cannot be given with --resume {folder}: a run stays in its folder")
@@ -131,7 +135,37 @@ def _resumed(config: RunConfig, folder: Path, given: dict[str, Any], out: str | 
                 f"--{option} contradicts the run in {folder}, which goes on as it began; "
                 "leave the option out, or start another run"
             )
-    return replace(config, **moved)
+    config = replace(config, **moved)
+    for name, what in (("data", "data folder"), ("exclude", "exclusion list")):
+        path = getattr(config, name)
+        if name not in moved and path is not None and not os.path.exists(path):
+            raise FileAccessError(
+                f"the {what} of the run in {folder}, {path}, does not exist; when it is back, or with "
+                f"--{name} and where it is now, the run can go on"
+            )
+    return config
+
+
+def _how_to_go_on(folder: Path) -> str:
+    from tinynet.runs.config import FILE
+
+    if not (folder / FILE).exists():
+        return "the run had not begun, there is nothing to go on with"
+    return f"go on with: tinynet train --resume {shlex.quote(str(folder))}"
+
+
+def _kept(problem: OSError, folder: Path) -> OSError:
+    """The problem with what can be done about it, where a run has begun."""
+    from tinynet.errors import FileAccessError
+    from tinynet.runs.config import FILE
+
+    if not (folder / FILE).exists():
+        return problem
+    if isinstance(problem, FileAccessError):
+        sentence = str(problem).rstrip(".")
+    else:
+        sentence = f"{problem.filename or 'the output'}: {problem.strerror or problem}"
+    return FileAccessError(f"{sentence}; what was trained before is kept, {_how_to_go_on(folder)}")
 
 
 def diverged(problem: str, rate: float | None) -> str:

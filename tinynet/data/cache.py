@@ -161,6 +161,10 @@ def _decode_all(folder: CellFolder, height: int, width: int, progress: bool) -> 
                 advance(done)
     finally:
         pool.shutdown(cancel_futures=True)
+    for place in reasons:
+        # One damaged picture is passed over; a disk that was unplugged must not leave half a data set.
+        if not folder.paths[place].parent.is_dir():
+            raise FileAccessError(f"{folder.paths[place].parent} was there and is gone: it was being read")
     if reasons:
         readable = np.array([place not in reasons for place in range(count)], bool)
         images, sizes = images[readable], sizes[readable]

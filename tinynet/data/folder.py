@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ArgumentError, DataError, FileAccessError
-from ..image_files import EXTENSIONS
+from ..image_files import EXTENSIONS, ZIP_SIGNATURE
 
 CLASS_NAMES = ("Uninfected", "Parasitized")
 """Class 0 and class 1.  Parasitized is the positive class, everywhere."""
@@ -163,6 +163,10 @@ def scan_folder(path: str | os.PathLike[str]) -> CellFolder:
     start = Path(path)
     if not os.path.lexists(start):
         raise FileAccessError(f"the data folder {start} does not exist")
+    if _is_zip(start):
+        raise FileAccessError(
+            f"{start} is a zip archive: unpack it first, and give the folder that comes of it"
+        )
     if not os.path.isdir(start):
         raise FileAccessError(
             f"{start} is not a folder; wanted is the one with Parasitized and Uninfected in it"
@@ -193,6 +197,17 @@ def scan_folder(path: str | os.PathLike[str]) -> CellFolder:
     )
 
 
+def _is_zip(path: Path) -> bool:
+    """Whether it is an archive, as the data set comes in.  Importing zipfile takes longer than this."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
+    except OSError:
+        return False
+
+
 def _find_class_folders(start: Path) -> tuple[Path, dict[int, Path]]:
     """The first of the places looked in that has class folders: (it, {label: folder})."""
     seen: list[str] = []
@@ -200,7 +215,7 @@ def _find_class_folders(start: Path) -> tuple[Path, dict[int, Path]]:
     for _ in range(3):
         if place is None:
             break
-        subfolders = sorted(entry.name for entry in _entries(place) if entry.is_dir())
+        subfolders = sorted(entry.name for entry in _entries(place) if _is_folder(entry))
         found: dict[int, Path] = {}
         for name in subfolders:
             label = FOLDER_NAMES.get(name.lower())
@@ -255,4 +270,12 @@ def _list_images(folder: Path) -> tuple[list[str], int]:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     hidden = entry.name.startswith(".")  # "._x.png" is what macOS leaves in archives
-    return not hidden and os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not entry.is_dir()
+    return not hidden and os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not _is_folder(entry)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link that leads to one; a link that leads to itself leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

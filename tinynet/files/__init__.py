@@ -8,7 +8,7 @@ reproduce its answer on, `atomic` how a file is replaced without ever losing the
 
 from __future__ import annotations
 
-from tinynet.files.atomic import write_atomically
+from tinynet.files.atomic import remove_temporaries, write_atomically
 from tinynet.files.container import read_tensors, write_tensors
 from tinynet.files.model_file import (
     file_bytes,
@@ -25,6 +25,7 @@ __all__ = [
     "load_checkpoint",
     "load_model_file",
     "read_tensors",
+    "remove_temporaries",
     "save_checkpoint",
     "save_model_file",
     "selftest_input",

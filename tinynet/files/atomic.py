@@ -14,7 +14,13 @@ from tinynet.errors import FileAccessError
 PathLike = str | os.PathLike[str]
 
 
-def write_atomically(path: PathLike, chunks: Iterable[bytes | memoryview]) -> None:
+TEMPORARY = (".tinynet-", ".tmp")
+"""How names begin and end that files have while they are written; only a killed process leaves one."""
+
+
+def write_atomically(
+    path: PathLike, chunks: Iterable[bytes | memoryview], keep: PathLike | None = None
+) -> None:
     """Write the chunks, one after the other, as the new content of `path`.
 
     They go to a temporary name in the same folder, reach the disk (fsync), and only then
@@ -29,7 +35,7 @@ def write_atomically(path: PathLike, chunks: Iterable[bytes | memoryview]) -> No
     name = path_text(path)
     target = os.path.realpath(name)
     # The temporary name does not contain the file's own, which may already be as long as allowed.
-    temporary = os.path.join(os.path.dirname(target), f".tinynet-{os.urandom(8).hex()}.tmp")
+    temporary = os.path.join(os.path.dirname(target), os.urandom(8).hex().join(TEMPORARY))
     try:
         mode = _mode_to_keep(target)
         with _removed_on_failure(temporary):
@@ -41,6 +47,9 @@ def write_atomically(path: PathLike, chunks: Iterable[bytes | memoryview]) -> No
             if mode is not None:
                 with contextlib.suppress(OSError):  # a FAT memory card has no permissions to set
                     os.chmod(temporary, mode)
+            if keep is not None and mode is not None:
+                with contextlib.suppress(OSError):  # the new file matters more
+                    os.replace(target, path_text(keep))
             os.replace(temporary, target)
     except OSError as error:
         raise FileAccessError(f"{name} could not be written: {_reason(error)}.") from error
@@ -50,7 +59,7 @@ def check_writable(path: PathLike) -> None:
     """Raise FileAccessError where `write_atomically` would, a full disk apart; for use before long work."""
     name = path_text(path)
     target = os.path.realpath(name)
-    temporary = os.path.join(os.path.dirname(target), f".tinynet-{os.urandom(8).hex()}.tmp")
+    temporary = os.path.join(os.path.dirname(target), os.urandom(8).hex().join(TEMPORARY))
     try:
         _mode_to_keep(target)
         with _removed_on_failure(temporary), open(temporary, "xb"):
@@ -58,6 +67,15 @@ def check_writable(path: PathLike) -> None:
         os.unlink(temporary)
     except OSError as error:
         raise FileAccessError(f"{name} could not be written: {_reason(error)}.") from error
+
+
+def remove_temporaries(folder: PathLike) -> None:
+    """Remove what processes that were killed while writing have left in `folder`; nobody may be writing."""
+    with contextlib.suppress(OSError), os.scandir(path_text(folder)) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(TEMPORARY[0])]
+        for path in left:
+            if path.endswith(TEMPORARY[1]):
+                os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -79,8 +79,11 @@ def write_tensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
     max_bytes: int = MAXIMUM_FILE_BYTES,
+    keep: PathLike | None = None,
 ) -> None:
     """Write arrays of any shape and byte order, and text metadata, as one file, replaced atomically.
+
+    keep: the name that the old file gets (`write_atomically`).
 
     Raises ArgumentError for a dtype outside `NUMPY_TYPES`, a name or metadata that is not text,
     a header above 1 MiB or a file above `max_bytes`, and FileAccessError where the file cannot
@@ -92,7 +95,7 @@ def write_tensors(
         raise ArgumentError(
             f"{path_text(path)} would be {total:,} bytes, more than the {max_bytes:,} allowed."
         )
-    write_atomically(path, _chunks(header, tensors))
+    write_atomically(path, _chunks(header, tensors), keep)
 
 
 def encode_header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -71,13 +71,18 @@ def file_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -
     return len(header) + sum(array.nbytes for array in tensors.values())
 
 
-def save_checkpoint(path: PathLike, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: PathLike,
+    tensors: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+    keep: PathLike | None = None,
+) -> None:
     """Write a training run's arrays and state (at most 512 KiB as JSON), at most 2 GiB in all.
 
-    The previous checkpoint stays until the new one is whole on the disk.
-    Raises as `save_model_file` does.
+    The previous checkpoint stays until the new one is whole on the disk, and then under the name `keep`,
+    if one is given.  Raises as `save_model_file` does.
     """
-    _save(path, tensors, state, CHECKPOINT)
+    _save(path, tensors, state, CHECKPOINT, keep)
 
 
 def load_checkpoint(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -107,14 +112,20 @@ def digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
     return result.hexdigest()
 
 
-def _save(path: PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], kind: str) -> None:
+def _save(
+    path: PathLike,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    kind: str,
+    keep: PathLike | None = None,
+) -> None:
     description = _describe(metadata, kind)
     encode_header(tensors, {})  # refuses names, types and dtypes before the arrays are looked into
     for name, array in tensors.items():
         if not _is_finite(array):
             raise NonFiniteError(f"{path_text(path)} was not written: tensor {name!r} has NaN or infinity.")
     container_metadata = {"tinynet": description, "sha256": digest(description, tensors)}
-    write_tensors(path, tensors, container_metadata, MAXIMUM_FILE_BYTES)
+    write_tensors(path, tensors, container_metadata, MAXIMUM_FILE_BYTES, keep)
 
 
 def _load(path: PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

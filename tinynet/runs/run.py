@@ -204,6 +204,8 @@ def _check_parts(data: RunData) -> None:
 def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> None:
     """Make the run's folder, or see that a run to be resumed has the same data."""
     path = folder / "data.json"
+    for place in (folder, folder / "checkpoints"):
+        files.remove_temporaries(place)
     found = {"digest": data.digest(), "images": len(data.names), "source": data.source}
     if resume and path.exists():
         before = _read_object(path)
