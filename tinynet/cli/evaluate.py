@@ -119,7 +119,7 @@ def _report(
     import os
     from pathlib import Path
 
-    from tinynet import report, storage
+    from tinynet import __version__, report, storage
     from tinynet.data import scan_folder
     from tinynet.images import decode
     from tinynet.runs.data import training_seed
@@ -146,7 +146,7 @@ def _report(
         Path(folder),
         answers,
         f"{about['model']} evaluated",
-        about,
+        {**about, "tinynet": __version__, "provenance": model.provenance},
         [_heading(figures), *_caveats(model, figures)],
         model,
         os.path.getsize(storage.locate(about["model"])),
