@@ -79,18 +79,18 @@ int main(void)
 """
 
 
-def compiled(model, folder, driver, flags):
+def compiled(model, folder, driver, flags, compiler="gcc"):
     """An executable of the model's header and a driver."""
     c_export.write(c_export.export(model, "n"), folder / "n.h")
     (folder / "main.c").write_text(f'#define N_IMPLEMENTATION\n#include "n.h"\n{driver}')
-    command = ["gcc", *flags, str(folder / "main.c"), "-o", str(folder / "program"), "-lm"]
+    command = [compiler, *flags, str(folder / "main.c"), "-o", str(folder / "program"), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "program"
 
 
-def run(program, data):
-    done = subprocess.run([program], input=data, capture_output=True)
+def run(program, data, emulator=()):
+    done = subprocess.run([*emulator, program], input=data, capture_output=True)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout
 
@@ -388,6 +388,41 @@ def test_int8_logits_of_200_cells_bit_for_bit(tmp_path, flags):
     np.testing.assert_array_equal(found["integers"], model.integers(prepared))
     np.testing.assert_allclose(found["outputs"], model.predict(prepared), atol=1e-6, rtol=0)
     assert len(found) == 200 and len(np.unique(found["integers"], axis=0)) > 100
+
+
+# Compilers and processors that are tried where they are: compiler, flags, what runs the program.
+ELSEWHERE = {
+    "clang": ("clang", [*STRICT, "-O3"], []),
+    "clang, sanitized": ("clang", [*STRICT, "-O1", "-fsanitize=address,undefined", *SANITIZED[-1:]], []),
+    "32 bits": ("gcc", [*STRICT, "-O2", "-m32"], []),
+    "arm64": ("aarch64-linux-gnu-gcc", [*STRICT, "-O3", "-static"], ["qemu-aarch64-static"]),
+    "armhf": ("arm-linux-gnueabihf-gcc", [*STRICT, "-Os", "-static"], ["qemu-arm-static"]),
+}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_other_compilers_and_processors_on_200_cells(tmp_path, place):
+    compiler, flags, emulator = ELSEWHERE[place]
+    (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
+    try:
+        empty = [compiler, *flags, tmp_path / "empty.c", "-o", tmp_path / "empty", "-lm"]
+        subprocess.run(empty, check=True, capture_output=True)
+        run(tmp_path / "empty", b"", emulator)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"{' '.join([compiler, *flags])} makes no program that runs here")
+    floats = tn.load("autoencoder")
+    small = convert(floats, synthetic_cells(64, size=floats.input_shape[0], seed=9).images)
+    pictures = cells_of_all_sizes(floats)
+    data = b"".join(struct.pack("ii", *image.shape[:2]) + image.tobytes() for image in pictures)
+    program = compiled(floats, tmp_path, PICTURES, flags, compiler)
+    kind = np.dtype([("label", "i4"), ("outputs", "f4", 2)])
+    found = np.frombuffer(run(program, data, emulator), kind)
+    np.testing.assert_allclose(found["outputs"], floats.predict(pictures), atol=1e-5, rtol=0)
+    program = compiled(small, tmp_path, INTEGERS_OF_PICTURES, flags, compiler)
+    kind = np.dtype([("integers", "i4", 2), ("label", "i4"), ("outputs", "f4", 2)])
+    found = np.frombuffer(run(program, data, emulator), kind)
+    prepared = np.stack([small.preprocessing.prepare(image) for image in pictures])
+    np.testing.assert_array_equal(found["integers"], small.integers(prepared))
 
 
 def assert_same_integers(model, x, folder, flags):

@@ -132,7 +132,8 @@ answers = model.predict(images[:5])
 assert not one_image() or one_image() == [(0, 0)]
 assert (answers == few).all()  # NumPy's, bit for bit
 with kernels.using("numba"):
-    model.predict(images[:1])  # the batch kernels'
+    from tinynet import single
+    assert single.predict(model, images[:1]) is None  # so that it is the batch kernels' work
 assert one_image() in ([], [(0, 0)])
 """
     run(NUMBA_IN_USE + code, TINYNET_CACHE=str(tmp_path))
