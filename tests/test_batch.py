@@ -20,6 +20,7 @@ if kernels.numba_problem() is not None:
 
 from test_single import assert_close, images_for, networks, plainly, randomise, seeds
 
+from tinynet.kernels.numba.compile import compile_report
 from tinynet.kernels.numba.tiles import WIDTH
 
 BUILDS = [autoencoder, classifier, small_cnn]
@@ -197,6 +198,8 @@ def test_images_in_any_memory_order_and_precision(arrange, of_bytes):
         arranged = images.copy()
         arranged.flags.writeable = False
     assert_close(model.predict(arranged), plainly(model, images))
+    (report,) = (row for row in compile_report() if row.name == "batch.images_of_batch")
+    assert report.compiled + report.loaded == 1  # whatever the images, it is compiled once
 
 
 # Weights that change, threads, memory.
@@ -249,8 +252,9 @@ def test_threads_at_once_do_not_disturb_each_other():
 
 
 def test_ranges_cover_all_images_in_whole_groups():
-    for count in (8, 9, 16, 255, 256, 1000):
+    for count in (8, 9, 16, 255, 256, 1000, 10_000):
         for work in (1, 10**5, 10**7):
             ranges = batch._ranges(count, 8, work)
             assert [first for first, _ in ranges] == [0, *[last for _, last in ranges[:-1]]]
             assert ranges[-1][1] == count and all(first % 8 == 0 < last - first for first, last in ranges)
+            assert max(last - first for first, last in ranges) <= batch.MOST_IMAGES + 8

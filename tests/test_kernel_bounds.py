@@ -158,7 +158,7 @@ class NaNForEmpty:
 
 def nan_scratch(kind, size, dtype):
     """memory.scratch, which gives what an earlier kernel left."""
-    return np.full(size, np.nan, dtype)
+    return np.full(size, np.nan if np.dtype(dtype).kind == "f" else 255, dtype)
 
 
 @pytest.fixture(scope="module", autouse=True)

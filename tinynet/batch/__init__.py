@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinynet.network import Network
 
 RANGES = 4  # a thread: one that is held up does fewer
+MOST_IMAGES = 1024  # in a range: what has to be copied before the kernel can read it, is so much at a time
 WORTH_A_RANGE = 8e6  # multiply-adds that take several times as long as handing them over
 
 
@@ -38,7 +39,7 @@ class Program:
         self.numbers = aligned(numbers)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The logits of images (n, ...) of the model's shape, uint8 or float32: float32 (n, outputs...)."""
+        """The logits of images (n, ...) of the model's shape, uint8 or floats: float32 (n, outputs...)."""
         from tinynet.kernels.numba.batch import BYTES, images_of_batch
         from tinynet.kernels.numba.memory import scratch
         from tinynet.kernels.numba.parallel import each_range
@@ -49,14 +50,18 @@ class Program:
             images = np.concatenate([images, np.repeat(images[-1:], WIDTH - real, axis=0)])
         count = len(images)
         results = np.empty((count, *self.output_shape), np.float32)
-        flat, into = np.ascontiguousarray(images).reshape(-1), results.reshape(-1)
-        none = np.empty(0, np.float32 if images.dtype == np.uint8 else np.uint8)
-        codes, values = (flat, none) if images.dtype == np.uint8 else (none, flat)
+        of_bytes = images.dtype == np.uint8
+        no_codes, no_values = np.empty(0, np.uint8), np.empty(0, np.float32)
 
         def task(first: int, last: int) -> None:
+            start = max(0, min(first, last - WIDTH))  # so that there is a whole group of images
+            part = np.ascontiguousarray(images[start:last], np.uint8 if of_bytes else np.float32)
+            flat = (part if part.flags.writeable else part.copy()).reshape(-1)  # one type, one compilation
+            codes, values = (flat, no_values) if of_bytes else (no_codes, flat)
             room, bytes_ = scratch("batch", self._scratch, np.float32), scratch("bytes", BYTES, np.uint8)
             images_of_batch(
-                self.plan, self.numbers, room, codes, values, bytes_, count, first, last, into
+                self.plan, self.numbers, room, codes, values, bytes_, last - start, first - start,
+                last - start, results[start:last].reshape(-1),
             )  # fmt: skip
 
         each_range(task, _ranges(count, WIDTH, self._work))
@@ -68,7 +73,8 @@ def _ranges(count: int, lanes: int, work: int) -> list[tuple[int, int]]:
     from tinynet.kernels.threads import num_threads
 
     groups = -(-count // lanes)
-    parts = max(1, min(groups, RANGES * num_threads(), int(count * work / WORTH_A_RANGE)))
+    parts = max(1, min(RANGES * num_threads(), int(count * work / WORTH_A_RANGE)))
+    parts = min(groups, max(parts, -(-count // MOST_IMAGES)))
     edges = [min(groups * part // parts * lanes, count) for part in range(parts + 1)]
     return list(itertools.pairwise(edges))
 
@@ -95,4 +101,4 @@ def logits(network: Network, images: np.ndarray) -> np.ndarray | None:
         packed = _packed[network] = Packed(network, Program)
     if packed.program is None:
         return None
-    return packed.program(images if images.dtype == np.uint8 else images.astype(np.float32, copy=False))
+    return packed.program(images)
