@@ -22,8 +22,8 @@ from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
 
 COMMANDS = (
-    "train", "evaluate", "predict", "calibrate", "quantize", "export", "convert", "summary", "gradcheck",
-    "profile", "warmup", "info",
+    "train", "evaluate", "predict", "calibrate", "features", "quantize", "export", "convert", "summary",
+    "gradcheck", "profile", "warmup", "info",
 )  # fmt: skip
 
 _DESCRIPTION = """\
