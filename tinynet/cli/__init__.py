@@ -22,8 +22,8 @@ from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
 
 COMMANDS = (
-    "train", "crossvalidate", "compare", "evaluate", "predict", "calibrate", "data", "quantize", "export",
-    "convert", "summary", "inspect", "gradcheck", "profile", "warmup", "info",
+    "train", "crossvalidate", "compare", "evaluate", "predict", "calibrate", "features", "data", "quantize",
+    "export", "convert", "summary", "inspect", "gradcheck", "profile", "warmup", "info",
 )  # fmt: skip
 
 _DESCRIPTION = """\

@@ -96,6 +96,7 @@ def train(
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
+            model.provenance = _provenance(config, data, command)
             model.save(folder / f"{stage.name}.safetensors")
     assert model is not None
     model.provenance = _provenance(config, data, command)

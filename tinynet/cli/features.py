@@ -1,0 +1,92 @@
+"""tinynet features: classify cells by what a layer of a trained network says of them.
+
+The network stays as it is, an autoencoder's encoder for example; nearest neighbours or a linear
+support-vector machine learn from its features of the training part, and are measured on the validation and
+the test part of the same division that the network was trained with.  Needs scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from tinynet.cli.output import NOTICE, interval_text, json_text, printable
+
+SUMMARY = "classify cells by a layer's features: nearest neighbours, or a support-vector machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    parser.add_argument(
+        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
+    )
+    parser.add_argument(
+        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
+    )
+    parser.add_argument(
+        "--layer",
+        action="append",
+        metavar="NAME",
+        help="whose features; several, given one by one, are joined; default: the narrowest of the network",
+    )
+    parser.add_argument("--classifier", choices=("knn", "svm"), default="knn", help="default: knn")
+    parser.add_argument("--neighbours", type=int, default=15, help="of knn; default: 15")
+    parser.add_argument("--penalty", type=float, default=0.01, metavar="C", help="of svm; default: 0.01")
+    parser.add_argument("--split", choices=("patient", "image"), help="where the file does not say it")
+    parser.add_argument("--seed", type=int, help="where the file does not say it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out the command."""
+    import tinynet
+    from tinynet.errors import ArgumentError
+    from tinynet.features import FeatureClassifier
+    from tinynet.network import Network
+    from tinynet.runs.feature_study import study
+
+    classifier = FeatureClassifier(arguments.classifier, arguments.neighbours, arguments.penalty)
+    model = tinynet.load(arguments.model)
+    if not isinstance(model, Network):
+        raise ArgumentError(f"{arguments.model} is in int8: give the float model that it was made of")
+    shape = model.input_shape or ()
+    if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or model.preprocessing is None:
+        raise ArgumentError(f"{arguments.model} does not take square RGB pictures")
+    found = study(
+        model,
+        arguments.model,
+        arguments.data,
+        arguments.exclude,
+        layers=arguments.layer or (),
+        classifier=classifier,
+        split=arguments.split,
+        seed=arguments.seed,
+        progress=sys.stderr.isatty(),
+    )
+    facts = {"model": arguments.model, "classifier": arguments.classifier, **found}
+    if arguments.json:
+        print(json_text(facts))
+    else:
+        print("\n".join(map(printable, _table(facts))))
+    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    return 0
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{facts['classifier']} on {facts['features']} features of {' and '.join(facts['layers'])}, "
+        f"{facts['training']['n']} training cells"
+    ]
+    for part in ("validation", "test"):
+        figures = facts[part]
+        patients = f" of {figures['patients']} patients" if figures["patients"] else ""
+        lines.append(f"{part}: {figures['n']} cells{patients}")
+        for name in ("accuracy", "sensitivity", "specificity", "auc"):
+            if figures[name] is not None:
+                interval = interval_text(figures["intervals"][name])
+                lines.append(f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval})")
+    if facts["split"] == "image":
+        lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
+    return lines
