@@ -133,6 +133,10 @@ def _part(model: Classifier, name: str, data: str, exclude: str | None, part: st
         chosen, excluded = cells.test_with_excluded(), 0
     else:
         chosen = getattr(cells, part)
+    if not len(chosen):
+        raise ArgumentError(
+            f"--part {part}: {name} was trained on all of its data, and nothing was kept apart"
+        )
     patients = cells.patients[chosen] if split == "patient" else None
     return _Cells(cells.images[chosen], cells.labels[chosen], patients, excluded, cells.unreadable)
 

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
     )
     parser.add_argument("--model", help="autoencoder (default) or small-cnn")
-    parser.add_argument("--split", choices=("patient", "image"), help="default: patient")
+    parser.add_argument(
+        "--split",
+        choices=("patient", "image", "none"),
+        help="default: patient; none trains on all cells and measures nothing",
+    )
     parser.add_argument(
         "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
     )
@@ -109,17 +113,24 @@ def _diverged(problem: str, rate: float | None) -> str:
     return f"{problem}; resuming repeats this: start another run with {which}"
 
 
-def _report(result: dict[str, Any], folder: Path) -> str:
-    test, lines = result["test"], []
+def _tested(result: dict[str, Any]) -> list[str]:
+    test = result["test"]
     if result["split"] == "patient":
-        lines.append(f"test: {test['n']} cells of {test['patients']} patients not used in training")
+        lines = [f"test: {test['n']} cells of {test['patients']} patients not used in training"]
     else:
-        lines.append(f"test: {test['n']} cells not used in training, of patients who were: optimistic")
+        lines = [f"test: {test['n']} cells not used in training, of patients who were: optimistic"]
     for name in ("accuracy", "sensitivity", "specificity", "auc"):
         value, interval = test[name], test["intervals"].get(name)
         if value is not None:
             spread = f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
             lines.append(f"  {name:<12} {value:.4f}{spread}")
+    return lines
+
+
+def _report(result: dict[str, Any], folder: Path) -> str:
+    lines = _tested(result) if "test" in result else [
+        f"trained on all {result['images']['training']} cells: nothing is left to measure this model on"
+    ]  # fmt: skip
     if "test_all_labels" in result:
         full = result["test_all_labels"]
         lines.append(

@@ -13,6 +13,7 @@ from tinynet import files
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
 FILE = "config.json"
+SPLITS = ("patient", "image", "none")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class RunConfig:
     model          the recipe's name
     data           the folder of cell images, None for synthetic cells
     exclude        a list of images to leave out, or None
-    split          "patient" (no patient in two parts) or "image" (optimistic)
+    split          "patient" (no patient in two parts), "image" (optimistic) or "none": all cells
+                   are trained on, for all of the epochs, and nothing is measured
     epochs         of the last stage; None: the recipe's
     size           height and width of the model's input; None: the recipe's
     learning_rate  the highest of the last stage; None: the recipe's
@@ -48,7 +50,7 @@ class RunConfig:
                 raise ArgumentError(f"{_option(name)} must be a text, got {value!r}")
         if not isinstance(self.augment, bool):
             raise ArgumentError(f"augment must be true or false, got {self.augment!r}")
-        _choice("split", self.split, ("patient", "image"))
+        _choice("split", self.split, SPLITS)
         for name in ("epochs", "batch_size", "size", "synthetic"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -92,7 +94,7 @@ class RunConfig:
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ArgumentError(f"{_option(name)} must be {' or '.join(allowed)}, got {value!r}")
+        raise ArgumentError(f"{_option(name)} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _option(name: str) -> str:
