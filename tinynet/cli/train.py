@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
     )
-    parser.add_argument("--model", help="autoencoder (default) or small-cnn")
+    parser.add_argument("--model", help="autoencoder (default), small-cnn, cells-70k or cells-10k")
     parser.add_argument(
         "--split",
         choices=("patient", "image", "none"),
