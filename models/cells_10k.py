@@ -25,6 +25,8 @@ has nothing but a ReLU after it, becomes part of the convolution before it in th
 
 from __future__ import annotations
 
+from tinynet.models.cells_70k import network
+
 import tinynet as tn
 
 FILTERS = (8, 12, 16)  # of the blocks
@@ -37,20 +39,4 @@ def cells_10k(size: int = SIZE, seed: int = 0) -> tn.Sequential:
 
     size: at least 38, or three poolings leave less than conv4 looks at.
     """
-    layers: list[tn.Layer] = []
-    for number, filters in enumerate(FILTERS, start=1):
-        layers += [
-            tn.Conv2D(filters, 3, padding="valid", activation="relu", name=f"conv{number}"),
-            tn.MaxPool2D(2, name=f"pool{number}"),
-            tn.BatchNorm(name=f"norm{number}"),
-        ]
-    layers += [
-        tn.Conv2D(LAST, 3, padding="valid", use_bias=False, name="conv4"),
-        tn.BatchNorm(name="norm4"),
-        tn.ReLU(name="relu4"),
-        tn.GlobalAveragePool2D(name="average"),
-        tn.Dense(2, "softmax", name="dense"),
-    ]
-    return tn.Sequential(
-        layers, (size, size, 3), class_names=("uninfected", "infected"), seed=seed, name="cells-10k"
-    )
+    return network("cells-10k", FILTERS, LAST, size, 0.0, seed)
