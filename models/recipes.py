@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinynet.models.autoencoder import autoencoder, classifier, take_encoder
+from tinynet.models.cells_10k import cells_10k
+from tinynet.models.cells_70k import cells_70k
 from tinynet.models.small_cnn import small_cnn
 
 import tinynet as tn
+from tinynet.losses import Loss, sparse_categorical_crossentropy
 from tinynet.optim import Optimizer
 
 ENCODER = ("encoder1", "encoder2", "encoder3")
@@ -29,7 +32,7 @@ class Stage:
     name: str
     build: Callable[[tn.Sequential | None], tn.Sequential]
     optimizer: Callable[[int], Optimizer]
-    loss: str
+    loss: str | Loss
     epochs: int
     frozen: tuple[str, ...] = ()
 
@@ -49,9 +52,9 @@ class Recipe:
     stages: Callable[[int, int, int, float | None], list[Stage]]
 
 
-def _one_cycle(maximum: float) -> Callable[[int], Optimizer]:
+def _one_cycle(maximum: float, decay: float = 0.01) -> Callable[[int], Optimizer]:
     """AdamW under a one-cycle schedule; the report used SGD for its classifier."""
-    return lambda steps: tn.AdamW(tn.OneCycle(maximum, max(steps, 2)), weight_decay=0.01)
+    return lambda steps: tn.AdamW(tn.OneCycle(maximum, max(steps, 2)), weight_decay=decay)
 
 
 def _autoencoder_stages(size: int, epochs: int, seed: int, rate: float | None) -> list[Stage]:
@@ -94,7 +97,26 @@ def _small_cnn_stages(size: int, epochs: int, seed: int, rate: float | None) -> 
     ]
 
 
+def _smoothed(build: Callable[..., tn.Sequential]) -> Callable[..., list[Stage]]:
+    """One stage, its targets smoothed: a share of these labels is known to be wrong."""
+
+    def stages(size: int, epochs: int, seed: int, rate: float | None) -> list[Stage]:
+        return [
+            Stage(
+                "classifier",
+                lambda _: build(size, seed=seed),
+                _one_cycle(rate or 1e-2, decay=0.05),
+                sparse_categorical_crossentropy(smoothing=0.05),
+                epochs,
+            )
+        ]
+
+    return stages
+
+
 RECIPES = {
     "autoencoder": Recipe("autoencoder", 32, 40, _autoencoder_stages),
     "small-cnn": Recipe("small-cnn", 64, 12, _small_cnn_stages),
+    "cells-70k": Recipe("cells-70k", 64, 20, _smoothed(cells_70k)),
+    "cells-10k": Recipe("cells-10k", 64, 30, _smoothed(cells_10k)),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-from tinynet.models import CLASS_NAMES, autoencoder, classifier, small_cnn
+from tinynet.models import CLASS_NAMES, autoencoder, cells_10k, cells_70k, classifier, small_cnn
 from tinynet.models.autoencoder import take_encoder
+from tinynet.models.recipes import RECIPES
 
 import tinynet as tn
 from tinynet import summaries
@@ -57,7 +60,7 @@ def test_the_small_cnn_is_four_blocks_and_two_dense_layers():
         small_cnn(size=8)
 
 
-@pytest.mark.parametrize("make", [classifier, small_cnn])
+@pytest.mark.parametrize("make", [classifier, small_cnn, cells_70k, cells_10k])
 def test_class_1_is_infected(make):
     model = make()
     assert tuple(model.class_names) == CLASS_NAMES == ("uninfected", "infected")
@@ -83,3 +86,50 @@ def test_the_classifiers_file_is_at_most_70000_bytes_with_all_it_says(tmp_path):
     }  # fmt: skip
     model.save(tmp_path / "m.safetensors")
     assert (tmp_path / "m.safetensors").stat().st_size <= 70_000
+
+
+@pytest.mark.parametrize(("make", "behind"), [
+    (cells_70k, {"pool1": (32, 32, 8), "pool2": (16, 16, 16), "pool3": (8, 8, 32), "pool4": (4, 4, 48),
+                 "relu5": (4, 4, 64), "average": (64,), "dense": (2,)}),
+    (cells_10k, {"pool1": (32, 32, 8), "pool2": (16, 16, 12), "pool3": (8, 8, 16), "pool4": (4, 4, 16),
+                 "average": (16,), "dense": (2,)}),
+])  # fmt: skip
+def test_shapes_are_those_of_the_table(make, behind):
+    found = shapes(make())
+    assert {name: found[name] for name in behind} == behind
+
+
+@pytest.mark.parametrize("make", [cells_70k, cells_10k])
+def test_weights_and_multiply_adds_are_those_of_the_table(make):
+    """What the module's page says of each convolution and of the dense layer, and of all parameters."""
+    text = sys.modules[make.__module__].__doc__
+    told = {line.split()[0].rstrip(","): [int(n.replace(",", "")) for n in line.split()[-2:]]
+            for line in text.splitlines() if line.startswith(("    conv", "    dense"))}  # fmt: skip
+    model = make()
+    for layer in model.layers:
+        if isinstance(layer, tn.Conv2D | tn.Dense):
+            weights = layer.parameters["weight"].size
+            assert told.pop(layer.name) == [weights, layer.multiply_accumulates(layer.input_shape)]
+    assert not told
+    parameters = sum(parameter.size for parameter in model.parameters().values())
+    assert f"{parameters:,} parameters" in text
+
+
+@pytest.mark.parametrize(("name", "limit"), [("cells-70k", 70_000), ("cells-10k", 10_000)])
+def test_the_int8_file_of_a_finished_run_is_within_its_bytes(name, limit, tmp_path):
+    recipe = RECIPES[name]
+    (stage,) = recipe.stages(recipe.size, recipe.epochs, 0, None)
+    model = stage.build(None).compile(stage.optimizer(1), stage.loss)
+    x = np.random.default_rng(0).integers(0, 256, (32, recipe.size, recipe.size, 3)).astype(np.uint8)
+    model.fit(x, np.arange(32) % 2, verbose=0)
+    model.provenance = {
+        "command": f"tinynet train --model {name} --data DIR --exclude LIST --split none "
+        "--batch-size 64 --stain-augmentation --seed 0",
+        "data": "0123456789abcdef", "split": "none", "seed": 0, "excluded": 1095,
+        "trained": "2026-01-01T00:00:00+00:00", "images": [19_218, 0, 0],
+    }  # fmt: skip
+    small = model.quantize("int8", x)
+    small.threshold, small.temperature = 0.4375208616256714, 1.2345678901234567
+    small.provenance["calibration"]["part"] = "training"
+    small.save(tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").stat().st_size <= limit

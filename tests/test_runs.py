@@ -521,3 +521,39 @@ def test_what_is_forgotten_cannot_be_asked_for(divided):
     assert np.array_equal(divided.of(test), before[test])
     with pytest.raises(AssertionError, match="forgotten"):
         divided.of(divided.training)
+
+
+# All there is, to ship: nothing kept apart.
+
+
+@pytest.fixture(scope="module")
+def all_of_it(tmp_path_factory, excluding):
+    """A run on every cell that is not excluded."""
+    folder = tmp_path_factory.mktemp("runs") / "all"
+    config = replace(excluding[0], split="none", epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        return carry_out(config, folder)
+
+
+def test_a_split_none_trains_on_every_cell_that_is_not_excluded(all_of_it, excluding):
+    data = load(replace(excluding[0], split="none"), 16, progress=False)
+    assert np.array_equal(data.training, np.flatnonzero(data.kept)) and not data.kept.all()
+    assert all_of_it.result["images"] == {"training": len(data.training), "validation": 0, "test": 0}
+    assert {image for _, _, image in all_of_it.augmented} == set(range(len(data.training)))
+
+
+def test_a_split_none_leaves_the_last_epoch_and_no_figure(all_of_it):
+    stored, told = files.load_model_file(all_of_it.folder / "model.safetensors")
+    last = all_of_it.checkpoint("classifier")
+    assert all(np.array_equal(stored[name], last[name]) for name in stored)
+    assert told["metrics"] == {} and told["provenance"]["split"] == "none"
+    assert not {"validation", "test", "test_all_labels"} & set(all_of_it.result)
+    assert not any("val_" in path.read_text() for path in all_of_it.folder.glob("history*.csv"))
+
+
+def test_the_part_of_a_model_that_saw_everything_is_refused_in_one_sentence(all_of_it, excluding, capsys):
+    model = str(all_of_it.folder / "model.safetensors")
+    options = ["--data", excluding[0].data, "--exclude", excluding[0].exclude, "--part", "test"]
+    assert cli.main(["evaluate", model, *options]) == 1
+    assert "was trained on all of its data" in capsys.readouterr().err

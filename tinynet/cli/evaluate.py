@@ -226,6 +226,10 @@ def _part(model: Classifier, name: str, data: str, exclude: str | None, part: st
         chosen, excluded = cells.test_with_excluded(), 0
     else:
         chosen = getattr(cells, part)
+    if not len(chosen):
+        raise ArgumentError(
+            f"--part {part}: {name} was trained on all of its data, and nothing was kept apart"
+        )
     patients = cells.patients[chosen] if split == "patient" else None
     names = [cells.names[k] for k in chosen]
     return _Cells(cells.images[chosen], cells.labels[chosen], names, patients, excluded, cells.unreadable)

@@ -38,8 +38,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
     )
-    parser.add_argument("--model", help="autoencoder (default) or small-cnn")
-    parser.add_argument("--split", choices=("patient", "image"), help="default: patient")
+    parser.add_argument("--model", help="autoencoder (default), small-cnn, cells-70k or cells-10k")
+    parser.add_argument(
+        "--split",
+        choices=("patient", "image", "none"),
+        help="default: patient; none trains on all cells and measures nothing",
+    )
     parser.add_argument(
         "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
     )
@@ -174,12 +178,12 @@ def diverged(problem: str, rate: float | None) -> str:
     return f"{problem}; resuming repeats this: start another run with {which}"
 
 
-def _report(result: dict[str, Any], folder: Path) -> str:
-    test, lines = result["test"], []
+def _tested(result: dict[str, Any]) -> list[str]:
+    test = result["test"]
     if result["split"] == "patient":
-        lines.append(f"test: {test['n']} cells of {test['patients']} patients not used in training")
+        lines = [f"test: {test['n']} cells of {test['patients']} patients not used in training"]
     else:
-        lines.append(f"test: {test['n']} cells not used in training, of patients who were: optimistic")
+        lines = [f"test: {test['n']} cells not used in training, of patients who were: optimistic"]
     for name in ("accuracy", "sensitivity", "specificity", "auc"):
         value, interval = test[name], test["intervals"].get(name)
         if value is not None:
@@ -188,6 +192,13 @@ def _report(result: dict[str, Any], folder: Path) -> str:
     lines += [f"  {line}" for line in at_one_in_a_hundred(test)]
     if "calibrated" in result:
         lines += chosen_lines(result["calibrated"])
+    return lines
+
+
+def _report(result: dict[str, Any], folder: Path) -> str:
+    lines = _tested(result) if "test" in result else [
+        f"trained on all {result['images']['training']} cells: nothing is left to measure this model on"
+    ]  # fmt: skip
     if "test_all_labels" in result:
         full = result["test_all_labels"]
         lines.append(

@@ -15,6 +15,7 @@ from tinynet.data.splits import MAX_FOLDS
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 
 FILE = "config.json"
+SPLITS = ("patient", "image", "none")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class RunConfig:
     model          the recipe's name
     data           the folder of cell images, None for synthetic cells
     exclude        a list of images to leave out, or None
-    split          "patient" (no patient in two parts) or "image" (optimistic)
+    split          "patient" (no patient in two parts), "image" (optimistic) or "none": all cells
+                   are trained on, for all of the epochs, and nothing is measured
     epochs         of the last stage; None: the recipe's
     size           height and width of the model's input; None: the recipe's
     learning_rate  the highest of the last stage; None: the recipe's
@@ -78,7 +80,14 @@ class RunConfig:
                 raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.stain and not self.augment:
             raise ArgumentError("--stain-augmentation contradicts --no-augmentation")
-        _choice("split", self.split, ("patient", "image"))
+        _choice("split", self.split, SPLITS)
+        if self.split == "none":
+            for name, wanted in (
+                ("--calibrate", self.calibrate), ("--min-sensitivity", self.min_sensitivity is not None),
+                ("--fold", self.fold is not None),
+            ):  # fmt: skip
+                if wanted:
+                    raise ArgumentError(f"--split none keeps no cells apart, and {name} needs some")
         _choice("keep", self.keep, ("best", "last", "average"))
         number("--denoise", self.denoise, 0.0, 1.0)
         number("--hide", self.hide, 0.0, 0.9)

@@ -19,7 +19,7 @@ from tinynet.data import (
 from tinynet.data.folder import CellFolder
 from tinynet.data.synthetic import synthetic_cells
 from tinynet.errors import ArgumentError, DataError
-from tinynet.runs.config import RunConfig
+from tinynet.runs.config import SPLITS, RunConfig
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
@@ -149,7 +149,7 @@ def load_as_trained(
     assert model.input_shape is not None
     height, width = model.input_shape[:2]
     split = model.provenance.get("split")
-    if split not in ("patient", "image") or "data" not in model.provenance or height != width:
+    if split not in SPLITS or "data" not in model.provenance or height != width:
         raise ArgumentError(f"{part}: the model file {name} does not say how its data was divided")
     fold, folds = _fold_in(model.provenance, part, name)
     seed = training_seed(model)
@@ -191,7 +191,10 @@ def _divided(
 def split(
     config: RunConfig, labels: np.ndarray, patients: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of training, validation and test."""
+    """Indices of training, validation and test; of a split "none", the last two are empty."""
+    if config.split == "none":
+        nothing = np.arange(0)
+        return np.arange(len(labels)), nothing, nothing
     if config.split == "patient":
         return split_by_patient(labels, patients, SHARES, seed=config.seed)
     _note_optimism()

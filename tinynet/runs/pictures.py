@@ -34,7 +34,7 @@ def draw(
 ) -> None:
     """Write the PNG files; raises MissingDependencyError without matplotlib.
 
-    Of the training part only `examples` are looked at.
+    Of the training part only `examples` are looked at; what is drawn of the test needs one.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,8 @@ def draw(
         plots.save_augmented(x[few], np.stack(drawn, axis=1), folder / "augmented.png")
     for stage, history in histories.items():
         plots.save_curves(history, folder / f"curves-{stage}.png")
+    if "test" not in result:
+        return
     test = data.of(data.test)
     if autoencoder is not None and autoencoder.preprocessing is not None:
         few = np.random.default_rng(seed).choice(len(test), size=min(8, len(test)), replace=False)

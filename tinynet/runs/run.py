@@ -34,7 +34,8 @@ def train(
 ) -> dict:
     """Train as `config` says and leave everything in `folder`; returns the metrics.
 
-    folder/model.safetensors   the best model of the last stage, by validation loss
+    folder/model.safetensors   the best model of the last stage, by validation loss; the last one where
+                               nothing is kept apart to validate on (split "none")
     folder/metrics.json        test and validation metrics
     folder/history.csv         of the last stage; history-STAGE.csv of those before
     folder/checkpoints/        what resuming needs
@@ -57,7 +58,7 @@ def train(
     _try(stages)
     shown = Shown(config, stages)
     data = run_data.load(config, size, progress=bool(verbose))
-    _check_parts(data)
+    _check_parts(data, config.split)
     _prepare(folder, config, data, resume)
     data.gather()
 
@@ -74,16 +75,18 @@ def train(
             print(f"stage {number}/{len(stages)}: {stage.name}, {stage.epochs} epochs", file=sys.stderr)
         last = stage is stages[-1]
         history_file = folder / ("history.csv" if last else f"history-{stage.name}.csv")
+        validated = len(data.validation) > 0
         callbacks: list[Callback] = [
-            *_kept_weights("best" if stage.reconstructs else config.keep),
+            *_kept_weights("best" if stage.reconstructs else config.keep, validated),
             CSVLogger(history_file),
             BackupAndRestore(folder / "checkpoints" / f"{stage.name}.safetensors"),
         ]
         with_labels, held = not stage.reconstructs, data.of(data.validation)
+        measured = (held, data.labels[data.validation]) if with_labels else held
         history = model.fit(
             data.of(data.training),
             data.labels[data.training] if with_labels else None,
-            validation_data=(held, data.labels[data.validation]) if with_labels else held,
+            validation_data=measured if validated else None,
             epochs=stage.epochs,
             batch_size=config.batch_size,
             augmentation=shown.to(stage),
@@ -92,7 +95,7 @@ def train(
             verbose=verbose,
         )
         kernels.release_memory()  # the next stage's arrays have other sizes
-        del held  # it is a view of all pictures
+        del held, measured  # they are views of all pictures
         histories[stage.name] = history.history
         if stage.reconstructs:
             autoencoder = model
@@ -101,9 +104,10 @@ def train(
     assert model is not None
     model.provenance = _provenance(config, data, command)
     model.provenance |= shown.provenance(model.provenance)
-    chosen = _calibrate(model, data, config)
+    chosen = _calibrate(model, data, config) if len(data.validation) else {}
     result = measure(model, data, config) | chosen
-    _warn_of_guessing(result["validation"])
+    if "validation" in result:
+        _warn_of_guessing(result["validation"])
     model.metrics = for_the_file(result)
     model.save(folder / MODEL_FILE)
     result["file_bytes"] = (folder / MODEL_FILE).stat().st_size
@@ -122,9 +126,12 @@ def train(
     return result
 
 
-def _kept_weights(which: str) -> list[Callback]:
-    """What leaves a training with the best epoch's weights, an average of epochs', or those of the last."""
-    if which == "best":
+def _kept_weights(which: str, validated: bool) -> list[Callback]:
+    """What leaves a training with the best epoch's weights, an average of epochs', or those of the last.
+
+    Without a validation part the best epoch is not known: the last stands in for it.
+    """
+    if which == "best" and validated:
         return [EarlyStopping("val_loss", patience=None)]  # only restores the best
     return [WeightAveraging()] if which == "average" else []
 
@@ -168,11 +175,13 @@ def measure(model: Sequential, data: RunData, config: RunConfig) -> dict[str, An
 
 
 def measure_parts(model: Sequential | Int8Model, data: RunData, split: str, seed: int) -> dict[str, Any]:
-    """Metrics of the validation and test parts, at the model's threshold.
+    """Metrics of the validation and test parts, at the model's threshold; none of a split "none".
 
     Where images were excluded and the split is by patient, or the test a fold, "test_all_labels" adds
     those of the test's patients, or fold, back: excluding suspicious labels flatters any model.
     """
+    if split == "none":
+        return {}
     parts = {"validation": data.validation, "test": data.test}
     if not data.kept.all() and (split == "patient" or data.held_out is not None):
         parts["test_all_labels"] = data.test_with_excluded()
@@ -196,8 +205,8 @@ def _try(stages: list[Stage]) -> None:
         model.compile(stage.optimizer(stage.epochs), stage.loss)
 
 
-def _check_parts(data: RunData) -> None:
-    for name in ("training", "validation", "test"):
+def _check_parts(data: RunData, split: str) -> None:
+    for name in ("training",) if split == "none" else ("training", "validation", "test"):
         if len(getattr(data, name)) == 0:
             raise DataError(f"{data.source}: too few images, the {name} part is empty")
 
