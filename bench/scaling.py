@@ -70,6 +70,7 @@ def measure(one: Series, repeats: int) -> list[dict[str, Any]]:
     """A point for each value and kind: median seconds an image, GFLOP/s, flagged or not."""
     from bench.common import Contestant, interleaved, spread
     from bench.works import CROSS_ENTROPY, operations, random_batch, step
+    from tinynet.training_step import TrainingStep
 
     points: list[dict[str, Any]] = []
     for value in one.values:
@@ -78,7 +79,7 @@ def measure(one: Series, repeats: int) -> list[dict[str, Any]]:
         images, labels = random_batch(model, size)
         contestants = [
             Contestant("forward", partial(model.predict, images, batch_size=size), size),
-            Contestant("training", partial(step, model, images, labels), size),
+            Contestant("training", partial(step, TrainingStep(model), images, labels), size),
         ]
         for kind, seconds in interleaved(contestants, repeats).items():
             median = spread(seconds).median

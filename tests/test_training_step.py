@@ -66,11 +66,11 @@ def trained(model: tn.Sequential, batches, record: bool) -> tuple[list[float], d
     return losses, model.state(), [one.made.refused for one in step._seen.values() if one]
 
 
-def drawn_batches(seed: int, count: int, labelled: bool) -> list:
+def drawn_batches(seed: int, count: int, labelled: bool, dtype: str = "uint8") -> list:
     rng = np.random.default_rng(seed)
     return [
         (
-            rng.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8),
+            rng.integers(0, 256, (count, 8, 8, 3)).astype(dtype),
             rng.integers(0, CLASSES, count) if labelled else None,
             rng.permutation(1000)[:count],
         )
@@ -81,10 +81,10 @@ def drawn_batches(seed: int, count: int, labelled: bool) -> list:
 @settings(max_examples=12)
 @given(
     body=st.sampled_from(sorted(MAKERS)), head=st.sampled_from(sorted(HEADS)), count=st.integers(1, 50),
-    frozen=st.booleans(), threads=st.sampled_from((1, 2, 3)), seed=st.integers(0, 2**32 - 1),
+    frozen=st.booleans(), dtype=st.sampled_from(("uint8", "float32")), threads=st.sampled_from((1, 2, 3)), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_a_classifier_is_trained_to_the_same_bits(body, head, count, frozen, threads, seed):
-    batches, before = drawn_batches(seed, count, labelled=True), num_threads()
+def test_a_classifier_is_trained_to_the_same_bits(body, head, count, frozen, dtype, threads, seed):
+    batches, before = drawn_batches(seed, count, True, dtype), num_threads()
     models = [classifier(body, head) for _ in range(2)]
     for model in models:
         if frozen:

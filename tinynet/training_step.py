@@ -56,7 +56,7 @@ class TrainingStep:
             return False
         classes = isinstance(labels, np.ndarray) and labels.dtype != np.float16  # which Tensor converts
         classes = classes and self.model.compiled()[1].wants_logits
-        return batch.dtype == np.uint8 and (classes or labels is None)
+        return batch.dtype in (np.uint8, np.float32) and (classes or labels is None)
 
     def _context(self, images: np.ndarray) -> Context:
         loss = self.model.compiled()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from tinynet.kernels.window import Window
@@ -44,9 +46,12 @@ def average_pool_backward(dy: np.ndarray, window: Window, height: int, width: in
     return _without_padding(padded, window, height, width)
 
 
+@lru_cache(maxsize=64)
 def pixel_counts(window: Window, height: int, width: int) -> np.ndarray:
     """(H', W'): how many real pixels each window covers."""
-    return _real_taps(window, height, width).sum(axis=0)[0, 0, :, :, 0]
+    counts: np.ndarray = _real_taps(window, height, width).sum(axis=0)[0, 0, :, :, 0]
+    counts.flags.writeable = False  # who asks next gets the same array
+    return counts
 
 
 def _share(like: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
