@@ -80,9 +80,14 @@ def drawn_batches(seed: int, count: int, labelled: bool, dtype: str = "uint8") -
 
 @settings(max_examples=12)
 @given(
-    body=st.sampled_from(sorted(MAKERS)), head=st.sampled_from(sorted(HEADS)), count=st.integers(1, 50),
-    frozen=st.booleans(), dtype=st.sampled_from(("uint8", "float32")), threads=st.sampled_from((1, 2, 3)), seed=st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    body=st.sampled_from(sorted(MAKERS)),
+    head=st.sampled_from(sorted(HEADS)),
+    count=st.integers(1, 50),
+    frozen=st.booleans(),
+    dtype=st.sampled_from(("uint8", "float32")),
+    threads=st.sampled_from((1, 2, 3)),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_a_classifier_is_trained_to_the_same_bits(body, head, count, frozen, dtype, threads, seed):
     batches, before = drawn_batches(seed, count, True, dtype), num_threads()
     models = [classifier(body, head) for _ in range(2)]
