@@ -83,7 +83,7 @@ print(f'{platform.machine()}, {sys.maxsize.bit_length() + 1} bits, Python {platf
       f'NumPy {numpy.__version__}, Pillow {PIL.__version__}, tinynet {tinynet.__version__}')"
 
     echo "+ $architecture: the runtime's tests"
-    inside sh -c 'cd /root/check && HYPOTHESIS_PROFILE=default python -m pytest -p no:cacheprovider tests'
+    inside sh -c 'cd /root/check && HYPOTHESIS_PROFILE=default python -m pytest -rs -p no:cacheprovider tests'
 
     for model in autoencoder small-cnn; do
         echo "+ $architecture: tinynet predict $model"

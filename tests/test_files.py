@@ -919,3 +919,16 @@ def test_canonical_json_is_one_text_for_one_value(value):
     assert text.isascii()
     assert strict_json.dump(strict_json.parse(text)) == text
     assert json.dumps(json.loads(text), sort_keys=True) == json.dumps({"value": value}, sort_keys=True)
+
+
+def test_whether_a_file_can_be_written_is_seen_without_touching_anything(tmp_path):
+    from tinynet.files.atomic import check_writable
+
+    (tmp_path / "old").write_bytes(b"as it was")
+    check_writable(tmp_path / "old")
+    check_writable(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"as it was"
+    for wrong in (tmp_path, tmp_path / "no" / "folder", tmp_path / "old" / "below"):
+        with pytest.raises(FileAccessError, match="could not be written"):
+            check_writable(wrong)
