@@ -131,7 +131,7 @@ def note_for_the_parent(kernel: Kernel, arguments) -> None:
         Path(os.environ[GUARDED]).write_text(f"{kernel.__name__}{shapes}")
 
 
-def ranges_one_after_another(task, count, work):
+def ranges_one_after_another(task, count, work, *_):
     """over_ranges as three threads would divide the work, without the threads."""
     edges = [count * i // 3 for i in range(4)]
     for first, last in itertools.pairwise(edges):
@@ -145,7 +145,7 @@ class NaNForEmpty:
     def __getattr__(self, name):
         return getattr(np, name)
 
-    def empty(self, shape, dtype):
+    def empty(self, shape, dtype=np.float64):
         array = np.empty(shape, dtype)
         array.reshape(-1).view(np.uint8).fill(255)
         return array
@@ -334,6 +334,8 @@ def test_dropout_rectifiers_and_loss(count, channels, size, dtype, seed):
     for values, cotangents in ((x, dy), (few, few_dy)):
         same_in_frames(fast.relu_backward, cotangents, same_in_frames(fast.relu, values))
         same_in_frames(fast.relu6_backward, cotangents, same_in_frames(fast.relu6, values))
+    rows, targets = x[0, :, 0, 0, :].T, dy[0, :, 0, 0, :].T  # (16, channels)
+    same_in_frames(fast.softmax_cross_entropy, rows, targets)
     same_in_frames(fast.squared_error, x, dy, count)
     same_in_frames(fast.squared_error_gradient, x, dy, 0.5, count)
 
@@ -447,6 +449,7 @@ def every_operation(x, dy, images, codes):
     yield "normalize_sums", np.stack(fast.normalize_sums(dy, x, some, some, count))
     yield "normalize_input_gradient", fast.normalize_input_gradient(dy, x, *[some] * 5, count)
     yield "dropout", fast.dropout(x, keys, 0.5)
+    yield "softmax_cross_entropy", fast.softmax_cross_entropy(x[0, :, 0, 0], dy[0, :, 0, 0])[0]
     yield "squared_error", fast.squared_error(x, dy, count)
     yield "squared_error_gradient", fast.squared_error_gradient(x, dy, 0.5, count)
     for velocity in (None, dy):
@@ -474,7 +477,7 @@ def test_nothing_is_missing_here(monkeypatch):
         for _ in range(2):  # the second time, to see that the weights are the same
             single.predict(model, codes)
         batch.logits(model, codes.astype(np.float32))
-    assert names == set(fast.__all__) - {"NAME", "lanes_for", "each_range", "num_threads"}
+    assert names == set(fast.__all__) - {"NAME", "again", "lanes_for", "each_range", "num_threads"}
     assert {kernel.__name__ for kernel in _registry} == {kernel.__name__ for kernel in called}
 
 

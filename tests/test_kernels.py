@@ -228,6 +228,13 @@ def test_rectifiers_and_losses_agree(count, seed):
         np.testing.assert_array_equal(getattr(fast, name)(x), y)
         backward = name + "_backward"
         np.testing.assert_array_equal(getattr(fast, backward)(x, y), getattr(reference, backward)(x, y))
+    logits, likely = x[:, 0, 0, 0] * 9, np.abs(target[:, 0, 0, 0])
+    for a, b in zip(
+        fast.softmax_cross_entropy(logits, likely),
+        reference.softmax_cross_entropy(logits, likely),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-30)
     assert fast.squared_error(x, target, count) == pytest.approx(
         reference.squared_error(x, target, count), rel=1e-6
     )

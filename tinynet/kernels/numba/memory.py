@@ -76,7 +76,7 @@ def flat(array: np.ndarray) -> np.ndarray:
     """
     if not array.flags.c_contiguous:
         recording.refuse("an array that does not lie in row-major order")
-    return array.reshape(-1)
+    return array.ravel()
 
 
 def release() -> None:
