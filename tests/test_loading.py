@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet import files, loading, storage
+from tinynet import files, limits, loading, storage
 from tinynet.errors import FileAccessError, ModelFileError
 
 
@@ -109,7 +109,8 @@ def test_a_model_that_costs_more_than_the_limit_is_refused_before_it_runs(
     path = tmp_path / "m.safetensors"
     tn.Sequential([layer(), tn.Flatten(), tn.Dense(2)], (8, 8, 3), name="costly").save(path)
     assert loading.load(path).name == "costly"
-    monkeypatch.setattr(loading, limit, 700)  # 768 values after upsampling; 4096 operations a tap at least
+    # 768 values after upsampling; 4096 operations a tap at least
+    monkeypatch.setattr(loading if limit == "MAXIMUM_VALUES" else limits, limit, 700)
     monkeypatch.setattr(storage, "check_selftest", lambda *_: pytest.fail("the model was run"))
     with pytest.raises(ModelFileError, match=r"would need .* for one image; at most"):
         loading.load(path)

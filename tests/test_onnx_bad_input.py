@@ -297,7 +297,7 @@ def test_arrays_that_stay_alive_are_counted(monkeypatch):
 
 
 def test_long_work_is_refused(monkeypatch):
-    monkeypatch.setattr("tinynet.onnx_import.graph.MAXIMUM_OPERATIONS", 2**20)
+    monkeypatch.setattr("tinynet.limits.MAXIMUM_OPERATIONS", 2**20)
     weights = {"s": np.zeros((2**7, 2**7), np.float32)}
     nodes = [node("MatMul", ["s", "s"], ["z"]), node("Relu", ["x"], ["y"])]
     with pytest.raises(ModelFileError, match="more work than is sensible"):

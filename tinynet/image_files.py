@@ -32,6 +32,12 @@ MAX_PIXELS = 50_000_000
 
 MAX_FILE_BYTES = 1 << 29
 
+MAX_PARTS = 100_000
+"""Segments of a JPEG: far more than any picture has, and walked through in no time."""
+
+MAX_SCAN_PIXELS = 10 * MAX_PIXELS
+"""Each scan of a progressive JPEG goes over all of its pixels, and may take but a few bytes of the file."""
+
 # Importing Pillow and its first picture take as long as png.py takes for ten cells of 130x130 pixels
 # (measured side by side: 43 ms, and 5.5 ms a cell beside Pillow's 1.1); a process that reads no more
 # pixels than that is done sooner without it.
@@ -47,6 +53,7 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 _NETPBM = rb"P([1-6])((?:\s|#[^\n]*\n)+)(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)"
 # In JPEG's entropy-coded data 0xFF is followed by 0x00 (a stuffed byte), a restart marker
 # 0xD0-0xD7, or more 0xFF (fill); anything else ends the scan.
+_JPEG_MARKER = re.compile(rb"\xff+[^\xff]", re.DOTALL)  # fill bytes, and the kind of marker
 _JPEG_SCAN_END = rb"\xff[\x01-\xcf\xd8-\xfe]"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -78,10 +85,7 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
         name = name or os.fspath(source)
         data = _read_file(source, name)
     header = read_header(data, name)
-    if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > 65535:
-        raise ImageError(
-            f"{name} is too large: {header.width}x{header.height} pixels, of {MAX_PIXELS} allowed"
-        )
+    _check_size(header.width, header.height, name)
     decoder = _find_decoder(data, header, name)
     try:
         pixels = decoder(data, header)
@@ -95,6 +99,11 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
             f"{name} cannot be read as a {header.format} picture, it is damaged or truncated ({detail})"
         ) from None
     return np.ascontiguousarray(pixels)
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > 65535:
+        raise ImageError(f"{name} is too large: {width}x{height} pixels, of {MAX_PIXELS} allowed")
 
 
 def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
@@ -160,6 +169,9 @@ def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
 
     # Naming the format keeps Pillow from trying others, some of which start outside programs.
     with Image.open(io.BytesIO(data), formats=[header.format]) as image:
+        # The same as in the header, but for a GIF whose first frame is larger than its screen.
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"is too large: {image.width}x{image.height} pixels, of {MAX_PIXELS} allowed")
         image.load()
         mode = image.mode
         if mode.startswith("I;16") or (mode == "I" and header.format in ("PNG", "PPM")):
@@ -236,17 +248,20 @@ def _png(data: bytes, name: str) -> Header:
 
 def _jpeg(data: bytes, name: str) -> Header:
     position, header, scans = 2, None, 0
-    while True:
+    for _ in range(MAX_PARTS):
         if data[position] != 0xFF:
             raise ImageError(f"{name} is damaged: no JPEG marker at byte {position}")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill
-            position += 1
-            continue
-        position += 2
+        found = _JPEG_MARKER.match(data, position)
+        if found is None:
+            raise png.Truncated
+        position, marker = found.end(), data[found.end() - 1]
         if marker == 0xD9:  # end of image
             if header is None or not scans:
                 raise ImageError(f"{name} is damaged: a JPEG without a picture in it")
+            if scans * header.width * header.height > MAX_SCAN_PIXELS:
+                raise ImageError(
+                    f"{name} is too large: {header.width}x{header.height} pixels in {scans} scans"
+                )
             return header
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
             continue
@@ -261,6 +276,7 @@ def _jpeg(data: bytes, name: str) -> Header:
             if end is None:
                 raise png.Truncated
             position = end.start()
+    raise ImageError(f"{name} is damaged: a JPEG of more than {MAX_PARTS} parts")
 
 
 def _bmp(data: bytes, name: str) -> Header:
@@ -281,11 +297,11 @@ def _gif(data: bytes, name: str) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _gif_palette_bytes(flags)
     while data[position] == 0x21:  # extensions before the first picture
-        position = _gif_skip_blocks(data, position + 2)
+        position = _gif_skip_blocks(data, position + 2, name)
     if data[position] != 0x2C:
         raise ImageError(f"{name} is damaged: a GIF without a picture in it")
     position += 10 + _gif_palette_bytes(data[position + 9])
-    _gif_skip_blocks(data, position + 1)
+    _gif_skip_blocks(data, position + 1, name)
     return Header("GIF", width, height)
 
 
@@ -293,10 +309,12 @@ def _gif_palette_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _gif_skip_blocks(data: bytes, position: int) -> int:
-    while data[position]:
+def _gif_skip_blocks(data: bytes, position: int, name: str) -> int:
+    for _ in range(MAX_FILE_BYTES >> 8):  # a full block has 256 bytes
+        if not data[position]:
+            return position + 1
         position += 1 + data[position]
-    return position + 1
+    raise ImageError(f"{name} is damaged: a GIF of too many blocks")
 
 
 def _webp(data: bytes, name: str) -> Header:
@@ -323,11 +341,17 @@ def _tiff(data: bytes, name: str) -> Header:
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, position)
-    size = {256: 0, 257: 0}  # ImageWidth, ImageLength
+    # ImageWidth and ImageLength; TileWidth and TileLength, whose memory is taken before a tile is read.
+    size = dict.fromkeys((256, 257, 322, 323), 0)
     for entry in range(position + 2, position + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in size:
-            (size[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+        tag, kind, values = struct.unpack_from(order + "HHI", data, entry)
+        if tag not in size:
+            continue
+        # Decoders go by their own rules where it is said twice, or in another type than these two.
+        if size[tag] or kind not in (3, 4) or values != 1:
+            raise ImageError(f"{name} is damaged: a TIFF must say its size once, as a whole number")
+        (size[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    _check_size(size[322], size[323], f"a tile of {name}")
     return Header("TIFF", size[256], size[257])
 
 

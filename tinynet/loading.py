@@ -7,6 +7,7 @@ image would cost, and only then the self-test, for which the model has to run.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from tinynet import files, storage
 from tinynet.errors import ArgumentError, ModelFileError, TinynetError
 from tinynet.files.strict_json import MAXIMUM_DEPTH, shortened
 from tinynet.images import Preprocessing
-from tinynet.layers import Layer, layer_from_json
+from tinynet.layers import Chain, Layer, layer_from_json
+from tinynet.limits import COPY, MAXIMUM_VALUES, PASS, allowed_operations
 from tinynet.losses import loss_from_config
 from tinynet.model import Sequential
 from tinynet.optim import optimizer_from_config
@@ -22,10 +24,6 @@ from tinynet.optim import optimizer_from_config
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
 
-# Far above any model for pictures of cells (VGG-16 at 224x224: 28.9 million values, 15.5 thousand
-# million multiply-adds), and little enough for a small computer to refuse in time.
-MAXIMUM_VALUES = 2**27  # in the largest array of one image's forward pass, 512 MiB
-MAXIMUM_OPERATIONS = 2**36
 TAP = 4096  # the operations that one step over a window's taps costs at least
 
 
@@ -44,21 +42,24 @@ def load(model: str | PathLike) -> Sequential | Int8Model:
     try:
         _check_depth(description)
         number_format = description.get("number_format", "float32")
-        if number_format == "int8":
-            from tinynet.deploy.int8.file import restore  # not for those who have float models
-
-            return restore(arrays, description, path)
-        if number_format not in ("float32", "float16"):
+        if number_format not in ("float32", "float16", "int8"):
             raise ArgumentError(f"its number format is {shortened(number_format)}; made by a newer tinynet?")
-        loaded = _from_description(description)
-        loaded.load_state(arrays)
-        loaded.number_format = number_format
-        check_costs(loaded)
+        if number_format != "int8":
+            loaded = _from_description(description)
+            loaded.load_state(arrays)
+            loaded.number_format = number_format
+            check_costs(loaded)
     except KeyError as missing:
         problem = f"it has no {missing}"
     except (TinynetError, TypeError, ValueError, OverflowError) as reason:
         problem = str(reason)
+    except MemoryError:
+        problem = "it does not fit in memory"
     else:
+        if number_format == "int8":
+            from tinynet.deploy.int8.file import restore  # not for those who have float models
+
+            return restore(arrays, description, path)
         storage.check_selftest(loaded, description, path)
         return loaded
     raise ModelFileError(f"{path}: the model file does not describe a model: {problem}")
@@ -103,35 +104,50 @@ def _object(description: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def check_costs(model: Sequential) -> None:
+def check_costs(model: Sequential, images: int = 1) -> None:
     """Raise ModelFileError for a model that would take more memory or time than is sensible for one image.
 
-    A few bytes can ask for any amount of both: upsampling, padding and pooling have no weights, whose
-    number the file's size would limit.
+    images   how many the file itself makes one run take (an ONNX graph may have a fixed batch)
     """
+    allowed = allowed_operations(sum(array.size for array in model.state().values()))
     operations = 0
-    for layer in model.chain.walk():
+    for layer, held in _with_held(model.chain, 0):
         values, more = _costs(layer)
-        operations += more
-        if values > MAXIMUM_VALUES or operations > MAXIMUM_OPERATIONS:
+        values, operations = (values + held) * images, operations + more * images
+        if values > MAXIMUM_VALUES or operations > allowed:
             raise ModelFileError(
                 f"{layer.label} would need {values:,} values and {operations:,} operations for one image; "
-                f"at most {MAXIMUM_VALUES:,} and {MAXIMUM_OPERATIONS:,} are allowed"
+                f"at most {MAXIMUM_VALUES:,} and {allowed:,} are allowed"
             )
+
+
+def _with_held(block: Layer, held: int) -> Iterator[tuple[Layer, int]]:
+    """Every layer inside, and how many values the blocks around it keep for others while it runs."""
+    joins = not isinstance(block, Chain)  # its branches all start from its input, and their results meet
+    if joins and block.children():
+        held += math.prod(block.input_shape or ())
+    for layer in block.children():
+        yield from _with_held(layer, held)
+        yield layer, held
+        if joins:
+            held += math.prod(layer.output_shape(layer.input_shape or ()))
 
 
 def _costs(layer: Layer) -> tuple[int, int]:
     """The values in the largest array, and the operations, of one image on the NumPy kernels."""
     assert layer.input_shape is not None
     before, after = layer.input_shape, layer.output_shape(layer.input_shape)
-    values, operations = max(math.prod(before), math.prod(after)), layer.multiply_accumulates(before)
+    values = max(math.prod(before), math.prod(after))
+    multiplied = 0 if layer.children() else layer.multiply_accumulates(before)
     find_window = getattr(layer, "window", None)
     if find_window is None:
-        return values, 0 if layer.children() else operations
+        return values, multiplied + PASS * values
     window = find_window(before)
     (top, bottom), (left, right) = window.padding
     padded = (before[0] + top + bottom) * (before[1] + left + right) * before[2]
     taps, (height, width) = math.prod(window.size), window.output_size(*before[:2])
     # The NumPy kernels lay out what every tap of the window sees (kernels/numpy/).
     columns = taps * height * width * before[2]
-    return max(values, padded, columns), max(operations, columns, taps * TAP)
+    copies = COPY if multiplied else PASS  # a pool compares them too
+    operations = multiplied + PASS * max(values, padded) + copies * columns + taps * TAP
+    return max(values, padded, columns), operations

@@ -152,7 +152,10 @@ class Network(Deciding):
         return arrays
 
     def load_state(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take every parameter and running statistic from `arrays`; raises ShapeError where they differ."""
+        """Take every parameter and running statistic from `arrays`.
+
+        Raises ShapeError where they differ, ArgumentError for a number beyond float32; nothing is then taken.
+        """
         own = self.state()
         for name in sorted(set(own) | set(arrays)):
             if name not in arrays:
@@ -167,11 +170,17 @@ class Network(Deciding):
                 raise ShapeError(
                     f"weights: {name} has dtype {arrays[name].dtype}, the model wants floating point"
                 )
+        with np.errstate(over="ignore"):  # said below, by name
+            taken = {name: np.array(array, np.float32) for name, array in arrays.items()}
+        for name, array in taken.items():
+            wide = arrays[name].dtype.itemsize > 4
+            if wide and not np.array_equal(np.isfinite(array), np.isfinite(arrays[name])):
+                raise ArgumentError(f"weights: {name} has a number that is too large for float32")
         for layer in self.chain.leaves():
             for name, parameter in layer.parameters.items():
-                parameter.data = np.array(arrays[f"{layer.path}.{name}"], np.float32)
+                parameter.data = taken[f"{layer.path}.{name}"]
             for name in layer.buffers:
-                layer.buffers[name] = np.array(arrays[f"{layer.path}.{name}"], np.float32)
+                layer.buffers[name] = taken[f"{layer.path}.{name}"]
 
     def freeze(self, *paths: str) -> None:
         """Keep these layers (all, if none are named) as they are in training."""

@@ -124,9 +124,9 @@ class Optimizer(Configured):
 
         parameters: by name; the same Tensor must have the same name in every call.  Frozen ones
         (`requires_grad` false or `grad` None) are passed over: neither decayed nor counted.
-        Raises, before anything is changed, NonFiniteError for NaN or infinity in a gradient (with
-        `check_finite`), ShapeError for a gradient or slot of another shape than its parameter,
-        ArgumentError where there is nothing to update.
+        Raises, before anything is changed, NonFiniteError for NaN or infinity in a gradient, or a square
+        that overflows where squares are averaged (with `check_finite`), ShapeError for a gradient or slot
+        of another shape than its parameter, ArgumentError where there is nothing to update.
         """
         kind = self._kind
         chosen = _with_gradients(kind, parameters)
@@ -135,7 +135,7 @@ class Optimizer(Configured):
         for key, data, gradient, _ in chosen:
             self._check(key, data, gradient)
         if self.check_finite:
-            _refuse_non_finite(f"{kind}.step {self.iterations}", chosen)
+            _refuse_non_finite(f"{kind}.step {self.iterations}", chosen, "mean_square" in self.slots)
         rate = self.current_learning_rate
         for key, data, gradient, kernel_set in chosen:
             slots = self._slots.get(key)
@@ -253,7 +253,7 @@ def clip_gradients_by_norm(parameters: Mapping[str, Tensor], maximum: float) -> 
     where = "clip_gradients_by_norm"
     maximum = checked_number(where, "maximum", maximum, "a number above 0", lambda x: x > 0)
     chosen = _with_gradients(where, parameters)
-    _refuse_non_finite(where, chosen)
+    _refuse_non_finite(where, chosen, squares=False)
     # fsum is exact, so the order of the parameters cannot matter.
     norm = math.sqrt(math.fsum(float(np.sum(np.square(g, dtype=np.float64))) for _, _, g, _ in chosen))
     if norm > maximum:
@@ -292,11 +292,17 @@ def _with_gradients(where: str, parameters: Mapping[str, Tensor]) -> list[Chosen
     return chosen
 
 
-def _refuse_non_finite(where: str, chosen: list[Chosen]) -> None:
-    """NonFiniteError if a gradient is not finite."""
+def _refuse_non_finite(where: str, chosen: list[Chosen], squares: bool) -> None:
+    """NonFiniteError if a gradient is not finite, or its square would not be where that is averaged.
+
+    An infinite mean square would divide every later gradient: the number would never change again.
+    """
     for key, _, gradient, kernel_set in chosen:
-        if not kernel_set.all_finite(gradient):
+        limit = float(np.sqrt(np.finfo(gradient.dtype).max)) if squares else np.inf
+        if not kernel_set.all_finite(gradient, limit):
             found = "NaN" if np.isnan(gradient).any() else "infinity"
+            if np.isfinite(gradient).all():
+                found = f"{float(np.abs(gradient).max()):.3g}, whose square overflows {gradient.dtype},"
             raise NonFiniteError(f"{where}: the gradient of {key!r} has {found} in it")
 
 

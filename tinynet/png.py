@@ -29,6 +29,8 @@ _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)  # filter types, table 11
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 _WHOLE = ((0, 0, 1, 1),)
 
+MAX_CHUNKS = 100_000  # far more than any picture has, and walked through in no time
+
 _BAND_BYTES, _BAND_ROWS = 2**23, (32, 256)  # of the rows that are worked on at once
 _PIECE = 2**16  # compressed bytes at a time: zlib copies what it has not come to
 
@@ -54,8 +56,11 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
     Raises Truncated, or ImageError with a reason that goes on after the picture's name.
     """
-    position, kind, whole = len(SIGNATURE), b"", memoryview(data)
+    position, kind, whole, count = len(SIGNATURE), b"", memoryview(data), 0
     while kind != b"IEND":
+        count += 1
+        if count > MAX_CHUNKS:
+            raise ImageError(f"is damaged: a PNG of more than {MAX_CHUNKS} chunks")
         if len(data) < position + 12:
             raise Truncated
         first = position == len(SIGNATURE)

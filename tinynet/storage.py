@@ -89,7 +89,7 @@ def selftest_outputs(model: Network, seed: int) -> list[float]:
     codes = files.selftest_input(seed, height, width, channels).reshape(1, *shape)
     with kernels.using("numpy"), np.errstate(all="ignore"):
         # Without preprocessing there is no place for bytes: the model gets them divided by 255.
-        x = codes if model.preprocessing is not None else (codes / 255).astype(np.float32)
+        x = codes if model.preprocessing is not None else codes.astype(np.float32) / np.float32(255)
         outputs = model.logits(x).reshape(-1)
     if not np.isfinite(outputs).all():
         raise NonFiniteError(f"model {model.name!r}: its answer to the self-test is not finite")

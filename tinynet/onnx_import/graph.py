@@ -10,7 +10,7 @@ import numpy as np
 
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError, TinynetError
-from tinynet.loading import MAXIMUM_OPERATIONS
+from tinynet.limits import PASS, allowed_operations
 from tinynet.onnx_import.records import MAXIMUM_ALIVE, Budget, Call, Description, Node, Value, shown
 from tinynet.onnx_import.registry import OPERATORS
 from tinynet.tensor import no_grad
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tinynet.model import Sequential
 
 Observer = Callable[[Node, tuple[np.ndarray, ...]], None]
+A_NODE = 2**14  # operations that any node costs, however small its arrays
 BATCH = 16  # images a step in predict, where the graph leaves it open
 
 
@@ -50,16 +51,22 @@ class OnnxModel:
         Raises ArgumentError or ShapeError for inputs that are not those of the graph, ModelFileError,
         naming the node, where the graph cannot be carried out with them.  Safe to call from threads.
         """
-        return self._execute(self._checked(inputs))
+        given = self._checked(inputs)
+        return self._execute(given, max([1, *(array.shape[0] for array in given.values() if array.ndim)]))
 
     def trace(self, inputs: Mapping[str, Any] | Sequence[Any], see: Observer) -> dict[str, np.ndarray]:
-        """As `run`; see(node, results) is called after every node."""
-        return self._execute(self._checked(inputs), see)
+        """As `run`; see(node, results) is called after every node.
 
-    def _execute(self, given: dict[str, np.ndarray], see: Observer | None = None) -> dict[str, np.ndarray]:
+        May take the work of one image, however many the file makes a batch.
+        """
+        return self._execute(self._checked(inputs), 1, see)
+
+    def _execute(
+        self, given: dict[str, np.ndarray], images: int, see: Observer | None = None
+    ) -> dict[str, np.ndarray]:
         values = {**self.constants, **given}
-        images = max([1, *(array.shape[0] for array in given.values() if array.ndim)])
-        budget = Budget(images * MAXIMUM_OPERATIONS, MAXIMUM_ALIVE)
+        numbers = sum(array.size for array in self.constants.values())
+        budget = Budget(images * allowed_operations(numbers), MAXIMUM_ALIVE)
         unread = Counter(self._readers)
         with no_grad(), np.errstate(all="ignore"):
             for node in self.nodes:
@@ -130,6 +137,7 @@ class OnnxModel:
         try:
             if missing:
                 call.refuse(f"its input number {missing[0] + 1} is left out")
+            call.charge(A_NODE + PASS * sum(array.size for array in arrays if array is not None))
             result = known.function(call, *arrays)
         except (TinynetError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as problem:
             text = " ".join(str(problem).split()) or type(problem).__name__

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinynet.errors import ModelFileError
 from tinynet.files.atomic import open_to_read, path_text
-from tinynet.loading import MAXIMUM_VALUES
+from tinynet.limits import MAXIMUM_VALUES
 from tinynet.onnx_import import elementwise, reductions, shaping, windows  # noqa: F401  (register operators)
 from tinynet.onnx_import.records import (
     ELEMENT_TYPES,
@@ -48,9 +48,11 @@ def read_file(path: str | os.PathLike[str]) -> Description:
     onnx_library()  # says what to install before the file is looked at
     name = path_text(path)
     with open_to_read(path) as file:
-        content = file.read(MAXIMUM_FILE_BYTES + 1)
-    if len(content) > MAXIMUM_FILE_BYTES:
-        raise ModelFileError(f"{name} is larger than the {MAXIMUM_FILE_BYTES:,} bytes that are read")
+        # Asked for more than there is, read() would first reserve all that it was asked for.
+        size = os.fstat(file.fileno()).st_size
+        if size > MAXIMUM_FILE_BYTES:
+            raise ModelFileError(f"{name} is larger than the {MAXIMUM_FILE_BYTES:,} bytes that are read")
+        content = file.read(size)
     return read_bytes(content, name)
 
 

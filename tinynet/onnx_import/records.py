@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinynet.errors import ModelFileError
-from tinynet.loading import MAXIMUM_OPERATIONS, MAXIMUM_VALUES
+from tinynet.limits import MAXIMUM_OPERATIONS, MAXIMUM_VALUES, PASS
 
 # Numbers of onnx.TensorProto.DataType (onnx.proto): the element types that NumPy has.
 ELEMENT_TYPES: dict[int, np.dtype] = {
@@ -27,7 +27,7 @@ ELEMENT_TYPES: dict[int, np.dtype] = {
     12: np.dtype(np.uint32),
     13: np.dtype(np.uint64),
 }
-MAXIMUM_ALIVE = 4 * MAXIMUM_VALUES
+MAXIMUM_ALIVE = 2 * MAXIMUM_VALUES
 MAXIMUM_AXES = 32  # what every version of NumPy allows
 
 
@@ -107,10 +107,14 @@ class Call:
         size = math.prod(shape)
         if size > MAXIMUM_VALUES:
             self.refuse(f"its result would have {size:,} elements; at most {MAXIMUM_VALUES:,} are allowed")
-        self.budget.work -= size * steps
+        self.charge(size * max(steps, PASS))
+        return shape
+
+    def charge(self, operations: int) -> None:
+        """Take so much of the budget; refuse where it is used up."""
+        self.budget.work -= operations
         if self.budget.work < 0:
             self.refuse("the graph would take more work than is sensible for one batch; give it fewer images")
-        return shape
 
     def broadcast(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """The arrays, once it is known that they broadcast to a shape of bearable size."""

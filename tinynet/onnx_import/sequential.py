@@ -6,6 +6,7 @@ The graph is run once on a random input (structure.py), which gives every shape;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tinynet.errors import ModelFileError, TinynetError
 from tinynet.files import strict_json
 from tinynet.images import Preprocessing
 from tinynet.layers import Shape
+from tinynet.limits import PASS, allowed_operations
 from tinynet.loading import check_costs
 from tinynet.model import Sequential
 from tinynet.onnx_import.graph import OnnxModel
@@ -54,7 +56,7 @@ def to_sequential(
                 for key, array in arrays.items()
             }
         )
-        check_costs(made)
+        check_costs(made, len(probe))
         made.threshold, made.temperature = said.get("threshold", 0.5), translation.temperature
         made.provenance = {**(said.get("provenance") or {}), "imported_from": f"ONNX opset {model.opset}"}
         made.metrics = said.get("metrics") or {}
@@ -77,6 +79,9 @@ def _probe(model: OnnxModel) -> tuple[np.ndarray, Form, Shape]:
             f"{what} has the shape ({listed}); wanted images or vectors whose sides but the first are numbers"
         )
     shape = (sides[0] if isinstance(sides[0], int) and sides[0] > 0 else 2, *map(int, sides[1:]))  # type: ignore[arg-type]
+    numbers = sum(array.size for array in model.constants.values())
+    if PASS * math.prod(shape) > allowed_operations(numbers):
+        raise ModelFileError(f"{what} has the shape {shape}, which is more than is sensible for one run")
     generator = np.random.default_rng(0)
     if source.dtype == np.uint8:
         probe = generator.integers(0, 256, shape, dtype=np.uint8)

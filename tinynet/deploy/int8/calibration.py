@@ -21,6 +21,7 @@ METHODS = ("max", "percentile", "mse")
 SHARE = 1e-5
 BINS = 4096
 LEVELS = 255  # steps of int8
+SMALLEST_SCALE = 1e-30  # that a value may have (values.py)
 VALUES_AT_ONCE = 2**22  # of the largest value, so that memory does not grow with the images
 
 Range = tuple[float, float]
@@ -46,13 +47,18 @@ def ranges(graph: Graph, images: np.ndarray, method: str) -> list[Range]:
     histograms = [np.zeros(BINS, np.int64) for _ in range(count)]
     for values in _batches(graph, images):
         for value, histogram, bounds in zip(values, histograms, found, strict=True):
-            if bounds[0] < bounds[1]:
+            if _spread(bounds):
                 histogram += np.histogram(value, BINS, bounds)[0]
     choose = _percentile if method == "percentile" else _least_error
     return [
-        choose(histogram, bounds) if bounds[0] < bounds[1] else bounds
+        choose(histogram, bounds) if _spread(bounds) else bounds
         for histogram, bounds in zip(histograms, found, strict=True)
     ]
+
+
+def _spread(bounds: Range) -> bool:
+    """Whether there is anything to choose: not for values that are 0, or too small for any scale."""
+    return bounds[1] - bounds[0] > SMALLEST_SCALE
 
 
 def _batches(graph: Graph, images: np.ndarray) -> Iterator[list[np.ndarray]]:

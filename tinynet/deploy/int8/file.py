@@ -53,10 +53,7 @@ def contents(model: Int8Model) -> tuple[Arrays, dict[str, Any]]:
 def restore(arrays: Arrays, description: dict[str, Any], path: Any) -> Int8Model:
     """The model of a file's arrays and description; raises ModelFileError, naming the file."""
     try:
-        model = _restore(dict(arrays), description)
-        check_selftest(model, description["self_test"], path)
-    except ModelFileError:
-        raise
+        model, stated = _restore(dict(arrays), description), description["self_test"]
     except KeyError as missing:
         problem = f"it has no {missing}"
     except (TinynetError, TypeError, ValueError, OverflowError) as reason:
@@ -64,6 +61,7 @@ def restore(arrays: Arrays, description: dict[str, Any], path: Any) -> Int8Model
     except MemoryError:
         problem = "it does not fit in memory"
     else:
+        check_selftest(model, stated, path)
         return model
     raise ModelFileError(f"{path}: the model file does not describe an int8 model: {problem}")
 

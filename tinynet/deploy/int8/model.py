@@ -12,7 +12,7 @@ from tinynet import files
 from tinynet.arguments import as_array, whole_number
 from tinynet.deploy.int8 import arithmetic
 from tinynet.deploy.int8.program import Program
-from tinynet.errors import ArgumentError, DataError, ModelFileError, NonFiniteError, ShapeError
+from tinynet.errors import ArgumentError, DataError, ModelFileError, NonFiniteError, ShapeError, TinynetError
 from tinynet.images import Preprocessing
 from tinynet.network import BATCH, Deciding, answer
 from tinynet.storage import SELFTEST_OUTPUTS, SELFTEST_SEED
@@ -138,7 +138,7 @@ def selftest_integers(model: Int8Model, seed: int) -> list[int]:
     shape = model.input_shape
     height, width, channels = shape if len(shape) == 3 else (1, 1, shape[0])
     codes = files.selftest_input(seed, height, width, channels).reshape(1, *shape)
-    x = codes if model.preprocessing is not None else (codes / 255).astype(np.float32)
+    x = codes if model.preprocessing is not None else codes.astype(np.float32) / np.float32(255)
     outputs = model.integers(x).reshape(-1)
     chosen = np.linspace(0, outputs.size - 1, min(outputs.size, SELFTEST_OUTPUTS)).astype(int)
     return outputs[chosen].tolist()
@@ -154,7 +154,10 @@ def check_selftest(model: Int8Model, stated: Any, path: Any) -> None:
     whole = isinstance(stated, dict) and set(stated) == {"seed", "outputs"}
     if not whole or not isinstance(stated["outputs"], list):
         raise ModelFileError(f"{path}: the model file has no self-test")
-    computed = selftest_integers(model, stated["seed"])
+    try:
+        computed = selftest_integers(model, stated["seed"])
+    except (TinynetError, MemoryError) as problem:
+        raise ModelFileError(f"{path}: the self-test cannot be run: {problem}") from None
     if any(type(value) is not int for value in stated["outputs"]) or stated["outputs"] != computed:
         raise ModelFileError(
             f"{path} does not reproduce its self-test: an int8 model must give its integers exactly"

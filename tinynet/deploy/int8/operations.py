@@ -20,7 +20,6 @@ from tinynet.errors import ArgumentError, ShapeError
 from tinynet.kernels.window import Window
 
 EXACT_IN_FLOAT32 = 2**24
-MOST_STEPS = 2**36  # for one image, as for float models (tinynet/loading.py)
 MOST_TERMS = 2**16  # of an addition: 2**16 * 255 * 2**31 + 2**61 is below 2**63
 
 
@@ -53,7 +52,7 @@ class Operation:
         return math.prod(self.result(values).shape)
 
     def steps(self, values: Sequence[Value]) -> int:
-        """About how many steps `run` takes for one image."""
+        """About how many multiplications or comparisons `run` takes for one image."""
         return max(self.working_values(values), self.multiply_accumulates(values))
 
     @property

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinynet.deploy.int8.arithmetic import HIGHEST, LOWEST
-from tinynet.deploy.int8.operations import MOST_STEPS, Operation
+from tinynet.deploy.int8.operations import Operation
 from tinynet.deploy.int8.values import Value, check_integer, check_scale
 from tinynet.deploy.int8.windows import MOST_VALUES
 from tinynet.errors import ArgumentError, ShapeError
+from tinynet.limits import PASS, allowed_operations
 
 WORKING_VALUES = 2**22  # in the largest array of one step, where one image needs no more
 
@@ -41,6 +42,7 @@ class Program:
         found = [self.input]
         names: set[str] = set()
         total = steps = 0
+        allowed = allowed_operations(sum(map(_numbers, self.operations)))
         for operation in self.operations:
             if operation.name in names:
                 raise ArgumentError(f"two operations are called {operation.name!r:.40}")
@@ -56,12 +58,14 @@ class Program:
             result = operation.result(inputs)
             if any(side < 1 for side in result.shape):
                 raise ShapeError(f"{operation.label}: its result would be {result.shape}")
-            total, steps = total + math.prod(result.shape), steps + operation.steps(inputs)
-            largest = max(total, operation.working_values(inputs))
-            if largest > MOST_VALUES or steps > MOST_STEPS:
+            working = operation.working_values(inputs)
+            total += math.prod(result.shape)
+            steps += 2 * (operation.steps(inputs) + PASS * working)  # integers take NumPy about twice as long
+            largest = max(total, working)
+            if largest > MOST_VALUES or steps > allowed:
                 raise ArgumentError(
                     f"{operation.label} would need {largest:,} values and {steps:,} operations for one "
-                    f"image; at most {MOST_VALUES:,} and {MOST_STEPS:,} are allowed"
+                    f"image; at most {MOST_VALUES:,} and {allowed:,} are allowed"
                 )
             found.append(result)
         object.__setattr__(self, "values", tuple(found))
@@ -105,3 +109,9 @@ class Program:
     def _images_at_once(self) -> int:
         largest = max(operation.working_values(self.inputs(operation)) for operation in self.operations)
         return max(1, WORKING_VALUES // max(largest, math.prod(self.input.shape)))
+
+
+def _numbers(operation: Operation) -> int:
+    """How many numbers an operation's arrays hold."""
+    arrays = (getattr(operation, name, None) for name in ("weight", "bias"))
+    return sum(array.size for array in arrays if isinstance(array, np.ndarray))

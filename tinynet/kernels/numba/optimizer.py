@@ -79,11 +79,10 @@ def _adamw(data, gradient, mean, mean_square, rate, shrink, beta_1, beta_2, corr
 
 
 @kernel
-def _all_finite(array):
-    infinity = array.dtype.type(np.inf)
+def _all_finite(array, limit):
     finite = True
     for i in range(array.size):  # to the end: a loop that may stop early is not made of vectors
-        finite &= abs(array[i]) < infinity
+        finite &= abs(array[i]) < limit
     return finite
 
 
@@ -141,9 +140,9 @@ def adamw(
     _update(_adamw, arrays, step, 1 - rate * decay, beta_1, beta_2, correction, epsilon)
 
 
-def all_finite(array: Array) -> bool:
-    """Whether no number of the array is NaN or infinite."""
-    return _all_finite(array.ravel())
+def all_finite(array: Array, limit: float = np.inf) -> bool:
+    """Whether every number of the array is nearer to 0 than the limit; NaN is not."""
+    return _all_finite(array.ravel(), array.dtype.type(limit))
 
 
 def _update(function: Any, arrays: tuple[Array, ...], *numbers: float) -> None:
