@@ -116,7 +116,9 @@ def threads(count: int, workers: int = 8) -> dict[str, Any]:
     def work(first: int) -> None:
         each = count // workers
         try:
-            list(_calls(model, x, max(each // 10, 5), first))  # every thread gets the memory that it reuses
+            list(
+                _calls(model, x, max(each // 2, 20), first)
+            )  # the memory that is used again, for all at once
             here.wait()
             here.wait()
             wrong.extend(
