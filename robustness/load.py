@@ -116,7 +116,9 @@ def threads(count: int, workers: int = 8) -> dict[str, Any]:
     def work(first: int) -> None:
         each = count // workers
         try:
-            list(_calls(model, x, max(each // 10, 5), first))  # every thread gets the memory that it reuses
+            list(
+                _calls(model, x, max(each // 2, 20), first)
+            )  # the memory that is used again, for all at once
             here.wait()
             here.wait()
             wrong.extend(
@@ -190,8 +192,7 @@ def folder(count: int, model: str = "autoencoder") -> dict[str, Any]:
         seconds = time.monotonic() - began
         rows = _rows(place / "all.csv")
         by_cell = {number: {row[1:3] for row in rows[number :: len(cells)]} for number in range(len(cells))}
-        # Half of the time, but not before something is written.
-        _, told_after = _predict(model, place, "part.csv", seconds / 2)
+        _, told_after = _predict(model, place, "part.csv", (place / "all.csv").stat().st_size // 4)
         part = _rows(place / "part.csv")
         return {
             "pictures": count, "rows": len(rows), "bytes": most, "seconds": round(seconds, 1),
@@ -202,21 +203,26 @@ def folder(count: int, model: str = "autoencoder") -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _predict(model: str, place: Path, table: str, interrupt: float | None) -> tuple[int, list[str]]:
-    """(bytes resident at most, lines on standard error) of `tinynet predict`, with Ctrl-C after some time."""
+def _predict(model: str, place: Path, table: str, interrupt: int | None) -> tuple[int, list[str]]:
+    """(bytes resident at most, lines on standard error) of `tinynet predict`; Ctrl-C after so many bytes."""
     child = subprocess.Popen(
         [sys.executable, "-m", "tinynet", "predict", model, str(place / "many"), "--csv", str(place / table)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    timer = threading.Timer(interrupt or 1e6, child.send_signal, [signal.SIGINT])
-    timer.daemon = True
-    timer.start()
+
+    def watch() -> None:
+        while interrupt is not None and child.returncode is None:
+            if any(path.stat().st_size >= interrupt for path in place.glob(".tinynet-*.tmp")):
+                child.send_signal(signal.SIGINT)
+                return
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
     assert child.stderr is not None
     told = child.stderr.read().splitlines()
     _, status, usage = os.wait4(child.pid, 0)
-    timer.cancel()
-    code = os.waitstatus_to_exitcode(status)
+    code = child.returncode = os.waitstatus_to_exitcode(status)
     if code != (0 if interrupt is None else 130):
         raise SystemExit(f"tinynet predict ended with {code}: {told}")
     return usage.ru_maxrss * 1024, told

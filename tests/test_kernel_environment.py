@@ -224,6 +224,10 @@ def test_without_numba_asking_for_it_names_the_extra():
         "ImportError('Numba needs NumPy 2.3 or less. Got NumPy 2.4.')",
         "RuntimeError('module compiled against API version 0x10')",
         "OSError('Could not find/load shared object file libllvmlite.so')",
+        "SystemError('initialization of _internal raised unreported exception')",
+        "AttributeError(\"module 'numpy' has no attribute 'long'\")",
+        "KeyError('PATH')",
+        "AssertionError()",
         "ModuleNotFoundError(\"No module named 'llvmlite'\", name='llvmlite')",
     ],
 )

@@ -289,6 +289,23 @@ def test_going_on_with_other_kernels_is_said(tmp_path):
         fit(path)
 
 
+def test_going_on_with_other_threads_for_matrix_products_is_said(tmp_path, monkeypatch):
+    """TINYNET_NUM_THREADS changes no bit; the threads of NumPy's own library may."""
+    path = tmp_path / "run.safetensors"
+    with kernels.using("numpy"):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+        fit(path, epochs=1)
+        monkeypatch.setattr(tn.kernels.threads, "_chosen", 5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit(path, epochs=2)
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        with pytest.warns(
+            UserWarning, match="with 1 threads for matrix products and goes on .* with 2 threads"
+        ):
+            fit(path, epochs=3)
+
+
 # Killed.
 
 # Forked from a process that has its kernels loaded, which is much quicker than a new one for every kill.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,10 +17,14 @@ import numpy as np
 
 from tinynet import files, kernels, storage
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, TinynetError
+from tinynet.kernels.threads import processors
 from tinynet.network import Network
 from tinynet.optim import Optimizer
 
 Arrays = dict[str, np.ndarray]
+# What sets the threads of the libraries that multiply matrices for NumPy; else they take every processor.
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
+
 Checkpoint = tuple[Arrays, dict[str, Any]]
 
 
@@ -277,7 +282,7 @@ def backup(
         "epoch": training.epoch,
         "stop": training.stop,
         "part": None if training.part is None else asdict(training.part),
-        "kernels": kernels.active().NAME,
+        "arithmetic": _arithmetic(),
         "settings": training.settings,
         "history": list(training.history.items()),  # JSON objects would come back in another order
         "optimizer": scalars,
@@ -307,13 +312,23 @@ def restore(
         raise ModelFileError(
             f"{path}: {problem}; resume with the same settings, or start anew in another folder"
         ) from None
-    before, now = state.get("kernels", kernels.active().NAME), kernels.active().NAME
+    before, now = state.get("arithmetic", _arithmetic()), _arithmetic()
     if before != now:
         warnings.warn(
-            f"{path}: the training began on the {before} kernels and goes on on the {now} ones, whose sums "
-            "round differently: weights will not be bitwise those of an uninterrupted training",
+            f"{path}: the training began on {before} and goes on on {now}, whose sums may round differently: "
+            "weights may not be bitwise those of an uninterrupted training",
             stacklevel=2,
         )
+
+
+def _arithmetic() -> str:
+    """What sums are made by and how they round depends on: NumPy's matrix products on their threads, too."""
+    name = kernels.active().NAME
+    if name != "numpy":
+        return f"the {name} kernels"
+    chosen = (os.environ.get(variable) for variable in BLAS_THREADS)
+    threads = next((text for text in chosen if text), None) or processors()
+    return f"the numpy kernels with {threads} threads for matrix products"
 
 
 def _checked_part(part: dict[str, Any]) -> Part:

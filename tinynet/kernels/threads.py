@@ -23,13 +23,18 @@ def num_threads() -> int:
     if _chosen is None:
         wanted = os.environ.get(VARIABLE)
         if not wanted:
-            affinity = getattr(os, "sched_getaffinity", None)
-            _chosen = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+            _chosen = processors()
         elif not wanted.isdecimal() or int(wanted) < 1:
             raise ArgumentError(f"{VARIABLE}: wanted a whole number of at least 1, got {wanted!r}")
         else:
             _chosen = int(wanted)
     return _chosen
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 def set_num_threads(count: int) -> None:
