@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tinynet.data.corruption import Corruption
+from tinynet.features import FeatureClassifier, features
 from tinynet.models import autoencoder, classifier, encoder_layers
 from tinynet.models.autoencoder import take_encoder
 from tinynet.models.recipes import ENCODER
@@ -27,6 +29,7 @@ from studies.folds import data_of
 from studies.study import Findings, Settings, kept, number, with_interval
 from tinynet import plots
 from tinynet.data.augment import TABLE_2, Augmentation
+from tinynet.errors import MissingDependencyError
 from tinynet.metrics import evaluate_probabilities, patient_numbers
 from tinynet.random import permutation
 from tinynet.resampling import Resampling, percentiles
@@ -250,6 +253,19 @@ def _classifiers(
     majority, known = _majority(data)
     found.values["majority"] = majority
     rows, found.values["frozen"] = _rows(frozen, data, settings.seed)
+    classical = _classical(settings, folder, data, encoders)
+    found.values["classical"] = classical
+    rows += [
+        [
+            f"ours, {name}",
+            "-",
+            "-",
+            number(one["validation"]),
+            "-",
+            with_interval(one["test"], one["interval"]),
+        ]
+        for name, one in classical.items()
+    ]
     found.table(
         "Table 5",
         "The classifier on the encoder's frozen features",
@@ -257,6 +273,10 @@ def _classifiers(
         [["the report", *published.TABLE_5, "-"], known, *rows],
         note,
         "The majority class is the training part's, its loss that of always giving that part's share.",
+        "Nearest neighbours and the support-vector machine learn from the same numbers of unaugmented cells "
+        "(tinynet/features.py)."
+        if classical
+        else "Without scikit-learn, no classical classifiers.",
     )
     rows, found.values["unfrozen"] = _rows(whole, data, settings.seed)
     found.table(
@@ -273,6 +293,46 @@ def _classifiers(
         "classifier-curves.png",
         f"Training the classifier for {2 * epochs} epochs: the first {epochs} on frozen features.",
     )
+
+
+def _classical(
+    settings: Settings, folder: Path, data: RunData, encoders: dict[str, tn.Sequential]
+) -> dict[str, Any]:
+    """Classical classifiers on what the encoders say; none without scikit-learn."""
+    kinds = {"knn": "15 nearest neighbours", "svm": "linear support-vector machine"}
+
+    def measure(encoder: str, kind: str, layers: list[str]) -> dict[str, Any]:
+        said = {
+            name: features(encoders[encoder], data.of(getattr(data, name)), layers)
+            for name in ("training", "validation", "test")
+        }
+        learned = FeatureClassifier(kind).fit(said["training"], data.labels[data.training])
+        held, test = (
+            evaluate_probabilities(
+                data.labels[getattr(data, name)],
+                learned.predict(said[name]),
+                patients=data.patients[getattr(data, name)],
+                seed=settings.seed,
+            )
+            for name in ("validation", "test")
+        )
+        return {
+            "validation": held["accuracy"],
+            "test": test["accuracy"],
+            "interval": test["intervals"]["accuracy"],
+        }
+
+    found = {}
+    for encoder in encoders:
+        for kind, title in kinds.items():
+            for layers in (["pool3"], ["pool2", "pool3"]):
+                name = f"{title}, {encoder} encoder, {' and '.join(layers)}"
+                path = folder / f"{kind}-{encoder}-{'-'.join(layers)}.json"
+                try:
+                    found[name] = kept(path, partial(measure, encoder, kind, layers))
+                except MissingDependencyError:
+                    return {}
+    return found
 
 
 def _majority(data: RunData) -> tuple[dict[str, Any], list[str]]:

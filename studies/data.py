@@ -19,6 +19,7 @@ from studies.study import Findings, Settings, number
 from tinynet import plots
 from tinynet.data import load_images, scan_folder, split_by_image, summary
 from tinynet.data.augment import TABLE_2, Augmentation
+from tinynet.data.folder import CellFolder
 from tinynet.data.splits import cross_validation_parts
 from tinynet.random import permutation
 from tinynet.runs.data import SHARES
@@ -45,7 +46,7 @@ def run(settings: Settings, folder: Path, keep: Callable[[Findings], None]) -> F
     }
     _cells(found, folder, loaded.images, cells.labels, settings.seed)
     _balance(found, folder, loaded.sizes, cells.labels)
-    _table_1(found, settings, cells.labels, cells.patients)
+    _table_1(found, settings, whole, np.isin(whole.names, cells.names))
     _augmentation(found, folder, loaded.images, settings.seed)
     _patients(found, folder)
     _stain(found, folder)
@@ -80,11 +81,16 @@ def _balance(found: Findings, folder: Path, sizes: np.ndarray, labels: np.ndarra
     )
 
 
-def _table_1(found: Findings, settings: Settings, labels: np.ndarray, patients: np.ndarray) -> None:
-    """The report's split, and ours: the same shares by image, and the first fold by patient."""
-    by_image = split_by_image(labels, SHARES, seed=settings.seed)
-    fold = settings.tested()[0]
-    by_patient = cross_validation_parts(labels, patients, fold, settings.of_folds)
+def _table_1(found: Findings, settings: Settings, whole: CellFolder, used: np.ndarray) -> None:
+    """The report's split, and ours: the same shares by image, and the first fold by patient.
+
+    used: bool (n,); folds are of all files, so that a cell is in the same one whatever is left out.
+    """
+    labels, patients, fold = whole.labels, whole.patients, settings.tested()[0]
+    places = np.flatnonzero(used)
+    by_image = [places[part] for part in split_by_image(labels[places], SHARES, seed=settings.seed)]
+    parts = cross_validation_parts(labels, patients, fold, settings.of_folds)
+    by_patient = [part[used[part]] for part in parts]
     rows, values = [], {}
     for place, (name, sick, well, total) in enumerate(published.TABLE_1):
         ours = []

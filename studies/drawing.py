@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet.plots import _BLUE, _GREY, _INK, _ORANGE, _figure, _plain, _save, _show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _KINDS = ((0, "uninfected", _BLUE), (1, "infected", _ORANGE))
 
@@ -121,6 +125,11 @@ def two_stages(
             axes.set_title(name, fontsize=10, color=_INK)
             _plain(axes, "epoch", quantity)
             axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write any figure."""
     _save(figure, path)
 
 

@@ -18,6 +18,7 @@ from tinynet.calibration import best_temperature
 from tinynet.inspect import activation_maps, grad_cam, last_maps, mean_map
 from tinynet.inspect import drawing as heat
 from tinynet.report.charts import reliability_figure
+from tinynet.report.evaluated import costs
 
 import tinynet as tn
 from studies import drawing, published, small_cnn
@@ -142,7 +143,7 @@ def _beside(
                 ]
             )
             file = f"reliability-{name.replace(' ', '-')}-{label_set}.png"
-            (folder / file).write_bytes(plots.png_bytes(reliability_figure(now)))
+            drawing.save(reliability_figure(now), folder / file)
             found.picture("", file, f"Reliability of the {name}'s probabilities, {SETS[label_set]}.")
     found.table(
         "",
@@ -199,7 +200,7 @@ def _table_8(
             continue
         model = model_of(settings, config, settings.tested()[0])
         path = fold_folder(settings, config, settings.tested()[0]) / "model.safetensors"
-        spent = report.evaluated.costs(model, path.stat().st_size)
+        spent = costs(model, path.stat().st_size)
         assert model.input_shape is not None
         size = model.input_shape[0]
         data = data_of(settings, size)

@@ -11,6 +11,7 @@ from tinynet.pages import NOTICE
 
 from studies.study import read_result
 from tinynet import files, pages
+from tinynet.errors import FileAccessError
 
 HEADING = "The seed studies, with tinynet"
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
@@ -31,7 +32,7 @@ def write(out: Path, names: list[str]) -> Path:
         body.append(f'<p class="note">{pages.text(_about(result))}</p>')
         for part in result["parts"]:
             marked += ["", *_markdown(name, part)]
-            body += _html(name, part)
+            body += _html(out, name, part)
         body.append("</section>")
     files.write_atomically(out / "index.md", ["\n".join(marked).encode() + b"\n"])
     target = out / "index.html"
@@ -75,15 +76,13 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _html(name: str, part: dict[str, Any]) -> list[str]:
+def _html(out: Path, name: str, part: dict[str, Any]) -> list[str]:
     if part["kind"] == "text":
         return [f"<p>{_linked(part['text'])}</p>"]
     if part["kind"] == "picture":
         caption = ". ".join(filter(None, [part["number"], part["caption"]]))
-        # As wide as drawn, at most the page: pictures are drawn at 140 pixels an inch, a page has 96.
-        source = html.escape(f"{name}/{part['file']}")
-        shown = f'<img src="{source}" alt="{pages.text(caption)}" style="zoom:.7">'
-        return [pages.figure(shown, pages.text(caption))]
+        file = f"{name}/{part['file']}"
+        return [pages.figure(pages.picture(file, caption, _width(out / file)), pages.text(caption))]
     if part["kind"] == "listing":
         return [
             f"<h3>{pages.text(_title(part))}</h3>",
@@ -95,6 +94,16 @@ def _html(name: str, part: dict[str, Any]) -> list[str]:
         pages.table([pages.text(cell) for cell in part["header"]], rows),
         *(f'<p class="note">{_linked(note)}</p>' for note in part["notes"] if note),
     ]
+
+
+def _width(path: Path) -> int:
+    """Of a PNG file in CSS pixels: plots have 140 pixels an inch, a page 96.  Raises FileAccessError."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as problem:
+        raise FileAccessError(f"{path}: {problem.strerror or problem}") from None
+    return round(int.from_bytes(head[16:20], "big") * 96 / 140)
 
 
 def _linked(text: str) -> str:

@@ -208,7 +208,8 @@ def _findings(
             f"{len(plain):,} cells of {people} unseen patients, the autoencoder's classifier without "
             "reconstruction, the threshold of each fold's validation part. After the semicolon the "
             "difference to the first line with its 95 % interval, a paired bootstrap over patients: where it "
-            "holds 0, these patients do not show a difference.",
+            "holds 0, these patients do not show a difference. It does not say how far another start of the "
+            "network would move the figures.",
             "Shown more often against random ones: specificity "
             f"{signed(between['figures']['specificity'])}, accuracy "
             f"{signed(between['figures']['accuracy'])}, AUC {signed(between['figures']['auc'])}.",
