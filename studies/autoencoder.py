@@ -170,7 +170,7 @@ def _figure_5(found: Findings, folder: Path, data: RunData, model: tn.Sequential
     mean = np.broadcast_to(components.mean.reshape(images.shape[1:]), images.shape)
     pictures = [list(images), list(np.clip(model.predict(images), 0, 1)), list(by_components), list(mean)]
     names = ["cell", "autoencoder", f"{COMPONENTS} components", "mean image"]
-    drawing.rows(pictures, names, [""] * len(images), folder / "reconstructions.png")
+    drawing.rows(pictures, names, [], folder / "reconstructions.png")
     found.picture("Figure 5", "reconstructions.png", "Cells of unseen patients and what becomes of them.")
 
 

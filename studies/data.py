@@ -142,9 +142,10 @@ def _augmentation(found: Findings, folder: Path, images: np.ndarray, seed: int) 
     )
     few = permutation(seed, 0, np.arange(len(images)), "studies augmented")[:4]
     for name, chosen in (("as the report", TABLE_2), ("ours", ours)):
-        variants = np.stack([chosen(images[few], seed, epoch, few) for epoch in range(6)], axis=1)
+        variants = [chosen(images[few], seed, epoch, few) for epoch in range(6)]
         file = f"augmented-{name.replace(' ', '-')}.png"
-        plots.save_augmented(images[few], variants, folder / file)
+        shown = [[cell, *(variant[k] for variant in variants)] for k, cell in enumerate(images[few])]
+        drawing.rows(shown, [], ["original", "augmented"], folder / file)
         found.picture("Figure 2", file, f"Augmented cells, {name}.")
 
 

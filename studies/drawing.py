@@ -13,6 +13,7 @@ from tinynet.plots import _BLUE, _GREY, _INK, _ORANGE, _figure, _plain, _save, _
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_TILE, _GAP = 128, 8  # pixels of a picture in rows of them, and between
 _KINDS = ((0, "uninfected", _BLUE), (1, "infected", _ORANGE))
 
 
@@ -88,6 +89,10 @@ def sweep(series: Mapping[str, Sequence[tuple[int, int, float, Sequence[float] |
         for point in points:
             axes.annotate(str(point[0]), (point[1], point[2]), (5, 5), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks([1e5, 1e6, 1e7, 1e8], ["0.1 million", "1 million", "10 million", "100 million"])
+    everything = [point[1] for points in series.values() for point in points]
+    axes.set_xlim(min(everything) / 1.6, max(everything) * 1.6)
     _plain(axes, "multiply-accumulates an image (numbers: pixels a side)", "accuracy, unseen patients")
     axes.grid(color="#E6E6E6", linewidth=0.8)
     axes.legend(frameon=False, fontsize=10, loc="lower right")
@@ -136,18 +141,30 @@ def save(figure: Figure, path: Path) -> None:
 def rows(
     pictures: Sequence[Sequence[np.ndarray]], left: Sequence[str], above: Sequence[str], path: Path
 ) -> None:
-    """Pictures (h, w, 3) in rows, a name before each row and a line above each column or picture.
+    """Square pictures, uint8 or floats in [0, 1], in rows; a name before each row and above each column.
 
-    above: one a column, or one a picture (row by row).
+    They are laid out as one: a plot for each would take seconds.
     """
-    count = len(pictures[0])
-    figure = _figure(1.3 * count + 1.2, 1.45 * len(pictures) + 0.2)
-    grid = figure.subplots(len(pictures), count, squeeze=False)
-    for k, (line, name) in enumerate(zip(pictures, left, strict=True)):
+    height, width = len(pictures), max(map(len, pictures))
+    step = _TILE + _GAP
+    whole = np.full((height * step - _GAP, width * step - _GAP, 3), 255, np.uint8)
+    for row, line in enumerate(pictures):
         for column, picture in enumerate(line):
-            _show(grid[k, column], picture)
-            if len(above) > count or k == 0:
-                place = k * count + column if len(above) > count else column
-                grid[k, column].set_title(above[place], fontsize=8.5, color=_INK)
-        grid[k, 0].set_ylabel(name, fontsize=9.5, color=_INK)
+            top, start = row * step, column * step
+            whole[top : top + _TILE, start : start + _TILE] = _tile(picture)
+    figure = _figure(1.15 * width + 1.1, 1.15 * height + (0.45 if any(above) else 0))
+    axes = figure.add_subplot()
+    _show(axes, whole)
+    middle = _TILE / 2
+    for row, name in enumerate(left):
+        axes.text(-8, row * step + middle, name, ha="right", va="center", fontsize=9, color=_INK)
+    for column, name in enumerate(above):
+        axes.text(column * step + middle, -8, name, ha="center", va="bottom", fontsize=9, color=_INK)
     _save(figure, path)
+
+
+def _tile(picture: np.ndarray) -> np.ndarray:
+    """A picture as uint8 (_TILE, _TILE, 3), each of its pixels a square or nearly."""
+    levels = picture if picture.dtype == np.uint8 else np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    down, across = (np.arange(_TILE) * side // _TILE for side in levels.shape[:2])
+    return levels[down[:, None], across]

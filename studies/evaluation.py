@@ -36,7 +36,7 @@ from tinynet.runs.predictions import Predictions
 TITLE = "Evaluation"
 FIGURES = ("accuracy", "loss", "f1", "precision", "specificity", "sensitivity")
 SHOWN = {"tp": 2, "tn": 2, "fp": 3, "fn": 3}  # cells of each field in Figures 7 to 9
-SIDE = 96  # pixels of a cell in them
+SIDE = 128  # pixels of a cell in them
 
 
 def autoencoder_config(settings: Settings) -> RunConfig:
@@ -52,12 +52,15 @@ def run(settings: Settings, folder: Path, keep: Callable[[Findings], None]) -> F
         ("autoencoder", replace(by_patient, split="image")),
         ("small CNN", small_cnn.config_of(settings)),
     ]
-    pooled = {}
-    for count, (name, config) in enumerate(rows, start=1):
+    pooled: dict[tuple[str, str], tuple[RunConfig, Pooled]] = {}
+    looked: list[dict[str, Any]] = []
+    for name, config in rows:
         pooled[name, config.split] = (config, cross_validated(settings, config))
+        if config.split == "patient":
+            looked += _looked_at(settings, folder, name, config)
         found = _findings(settings, folder, pooled)
-        if count < len(rows):
-            keep(found)
+        found.parts += looked
+        keep(found)
     return found
 
 
@@ -71,9 +74,6 @@ def _findings(
     _beside(found, settings, folder, pooled)
     _table_8(found, settings, folder, pooled)
     _table_9(found, folder, figures)
-    for (name, split), (config, _) in pooled.items():
-        if split == "patient":
-            _looked_at(found, settings, folder, name, config)
     return found
 
 
@@ -276,8 +276,9 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _looked_at(found: Findings, settings: Settings, folder: Path, name: str, config: RunConfig) -> None:
-    """Figures 7 to 9 of the first fold's model, and its page with galleries of the mistakes."""
+def _looked_at(settings: Settings, folder: Path, name: str, config: RunConfig) -> list[dict[str, Any]]:
+    """Parts of a page: Figures 7 to 9 of the first fold's model, and where its page of mistakes is."""
+    found = Findings()
     fold = settings.tested()[0]
     model = model_of(settings, config, fold)
     assert model.input_shape is not None
@@ -310,6 +311,7 @@ def _looked_at(found: Findings, settings: Settings, folder: Path, name: str, con
     chosen = [(field, cell) for field, cells in _cells(answers).items() for cell in cells]
     if chosen:
         _maps(found, folder, plain, name, model, data, answers, chosen)
+    return found.parts
 
 
 def _paths(settings: Settings) -> dict[str, Path]:
@@ -362,7 +364,7 @@ def _maps(
         if some:
             file = f"heat-{what}-{plain}.png"
             tiles = [[pictures[k], heated(mean, k), heated(cam, k)] for k in some]
-            above = ["cell", "mean map", "Grad-CAM, infected"]
+            above = ["cell", "mean map", "Grad-CAM,\ninfected"]
             drawing.rows(tiles, [caption(k) for k in some], above, folder / file)
             found.picture(
                 number_,

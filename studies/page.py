@@ -44,7 +44,7 @@ def _about(result: dict[str, Any]) -> str:
     """When, how long and of which folds."""
     settings, folds = result["settings"], ", ".join(map(str, result["folds"]))
     told = [
-        f"{result['date']}, {result['seconds']:.0f} s",
+        f"{result['date']}, {result['seconds']:.0f} s in the last call",
         f"folds {folds} of {result['of_folds']} by patient, seed {settings['seed']}",
         "all labels" if settings["exclude"] is None else f"exclusion list {settings['exclude']}",
     ]

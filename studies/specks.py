@@ -145,8 +145,7 @@ def _gallery(folder: Path, data: RunData, mistaken: Mistaken, seed: int) -> None
         return
     images = list(data.of(shown))
     lines = [images[at : at + 8] for at in range(0, len(images), 8)]
-    lines[-1] += [np.full_like(images[0], 255)] * (len(lines[0]) - len(lines[-1]))
-    drawing.rows(lines, [""] * len(lines), [""] * len(lines[0]), folder / "mistaken.png")
+    drawing.rows(lines, [], [], folder / "mistaken.png")
 
 
 def _findings(

@@ -34,6 +34,7 @@ def surroundings(tmp_path_factory):
         patch.setenv("TINYNET_KERNELS", "numpy")
         patch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("tinynet.runs.pictures.draw", lambda *_: None)
+        patch.setattr("matplotlib.figure.Figure.set_layout_engine", lambda *_, **__: None)  # takes seconds
         yield
 
 
@@ -182,9 +183,10 @@ def test_a_kept_value_is_made_once(tmp_path):
     assert kept(tmp_path / "value.json", lambda: {"a": 1}) == kept(tmp_path / "value.json", lambda: {"a": 2})
 
 
-def test_principal_components_are_those_of_the_data():
+@pytest.mark.parametrize("count", [50, 8], ids=["more rows than columns", "fewer"])
+def test_principal_components_are_those_of_the_data(count):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(50, 12)) @ rng.normal(size=(12, 12)) + 3
+    x = rng.normal(size=(count, 12)) @ rng.normal(size=(12, 12)) + 3
     made = components.principal_components(x, 4)
     _, singular, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     assert np.allclose(made.shares, (singular**2)[:4] / (singular**2).sum())
