@@ -69,11 +69,10 @@ def _count(text: str) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from tinynet.report import require_charts
-
     from studies import page
     from studies.study import Settings, carry_out
     from tinynet.errors import TinynetError
+    from tinynet.report import require_charts
 
     values: dict[str, Any] = {
         name: getattr(given, name)

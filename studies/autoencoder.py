@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tinynet.data.corruption import Corruption
-from tinynet.features import FeatureClassifier, features
 from tinynet.models import autoencoder, classifier, encoder_layers
 from tinynet.models.autoencoder import take_encoder
 from tinynet.models.recipes import ENCODER
@@ -29,7 +27,9 @@ from studies.folds import data_of
 from studies.study import Findings, Settings, kept, number, with_interval
 from tinynet import plots
 from tinynet.data.augment import TABLE_2, Augmentation
+from tinynet.data.corruption import Corruption
 from tinynet.errors import MissingDependencyError
+from tinynet.features import FeatureClassifier, features
 from tinynet.metrics import evaluate_probabilities, patient_numbers
 from tinynet.random import permutation
 from tinynet.resampling import Resampling, percentiles

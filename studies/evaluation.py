@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tinynet.calibration import best_temperature
-from tinynet.inspect import activation_maps, grad_cam, last_maps, mean_map
-from tinynet.inspect import drawing as heat
-from tinynet.report.charts import reliability_figure
-from tinynet.report.evaluated import costs
 
 import tinynet as tn
 from studies import drawing, published, small_cnn
@@ -26,8 +21,13 @@ from studies.folds import SETS, cross_validated, data_of, fold_folder, measured,
 from studies.sizes import BATCH, microseconds
 from studies.study import Findings, Settings, kept, number, with_interval
 from tinynet import image_files, plots, report
+from tinynet.calibration import best_temperature
 from tinynet.data import scan_folder
 from tinynet.images import resize
+from tinynet.inspect import activation_maps, grad_cam, last_maps, mean_map
+from tinynet.inspect import drawing as heat
+from tinynet.report.charts import reliability_figure
+from tinynet.report.evaluated import costs
 from tinynet.runs import RunConfig, predictions
 from tinynet.runs.crossvalidation import VALIDATION_FILE, Pooled
 from tinynet.runs.data import RunData

@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tinynet.pages import NOTICE
-
 from studies.study import read_result
 from tinynet import files, pages
 from tinynet.errors import FileAccessError
+from tinynet.pages import NOTICE
 
 HEADING = "The seed studies, with tinynet"
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")

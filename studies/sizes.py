@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tinynet.report.evaluated import costs
 
 import tinynet as tn
 from studies import drawing
@@ -22,6 +21,7 @@ from studies.study import Findings, Settings, kept, number, signed, with_interva
 from tinynet import kernels
 from tinynet.comparison import compare
 from tinynet.deploy import single
+from tinynet.report.evaluated import costs
 from tinynet.runs.crossvalidation import Pooled
 
 TITLE = "The size of the input"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from tinynet.models import classifier
-from tinynet.operating_points import specificity_at_sensitivity
 
 import tinynet as tn
 from studies import drawing
@@ -26,6 +25,7 @@ from studies.study import Findings, Settings, kept, number, signed, with_interva
 from tinynet.comparison import compare
 from tinynet.data import folds_by_patient
 from tinynet.data.augment import Augmentation
+from tinynet.operating_points import specificity_at_sensitivity
 from tinynet.random import permutation
 from tinynet.runs import predictions
 from tinynet.runs.crossvalidation import best_threshold, fold_config
