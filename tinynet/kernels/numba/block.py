@@ -241,15 +241,12 @@ def conv_block_backward(
 
     over_some_groups(task, blocks, 2 * _work(tables, blocks, outputs))
     mixed = added_up(dw, tables.gradient_order)
-    if tables.mixing is None:
-        gradient = mixed.reshape(weight.shape)
-    else:
-        gradient = after(lambda: unmix_weights(mixed, weight.shape, tables))
+    gradient = after(lambda: unmix_weights(mixed, weight.shape, tables))
     return dx if needs_input else None, gradient, added_up(db, np.arange(outputs))
 
 
 def _mixed(weight: np.ndarray, tables: Tables) -> np.ndarray:
-    return weight if tables.mixing is None else before(lambda: mix_weights(weight, tables))
+    return before(lambda: mix_weights(weight, tables))
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

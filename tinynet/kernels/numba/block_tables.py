@@ -134,12 +134,16 @@ def tables_for(block: Block, channels: int, outputs: int, height: int, width: in
 
 def mix_weights(weight: np.ndarray, tables: Tables) -> np.ndarray:
     """(kh, kw, C, O) -> flat (phases, taps_y, taps_x, C, O): what reads the same is added up."""
+    if tables.mixing is None:
+        return weight.ravel()
     matrix = tables.matrix(weight.dtype)
     return (matrix @ weight.reshape(matrix.shape[1], -1)).ravel()
 
 
 def unmix_weights(gradient: np.ndarray, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """(phases, taps_y, taps_x, C, O) -> (kh, kw, C, O): each kernel entry's gradient, from every phase."""
+    if tables.mixing is None:
+        return gradient.reshape(shape)
     matrix = tables.matrix(gradient.dtype)
     return (matrix.T @ gradient.reshape(matrix.shape[0], -1)).reshape(shape)
 
