@@ -64,6 +64,31 @@ def test_what_has_no_features_is_refused():
         narrowest_layer(vectors)
 
 
+def test_pooled_features_are_each_channels_quantiles_and_deviation():
+    maps = MODEL.activations(CELLS.images[:9])["encoder1"].reshape(9, -1, 16)
+    found = features(MODEL, CELLS.images[:9], "encoder1", pooled=True).reshape(9, 10, 16)
+    np.testing.assert_allclose(found[:, 0], maps.min(axis=1))
+    np.testing.assert_allclose(found[:, 4], np.median(maps, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, 8], maps.max(axis=1))
+    np.testing.assert_allclose(found[:, 9], maps.std(axis=1), rtol=1e-4, atol=1e-6)
+
+
+def test_pooled_pixels_do_not_tell_how_a_cell_lies():
+    turned = np.ascontiguousarray(np.rot90(CELLS.images[:9], 1, axes=(1, 2)))
+    before, after = (features(MODEL, x, "input", pooled=True) for x in (CELLS.images[:9], turned))
+    np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-6)
+
+
+def test_the_residual_is_what_the_reconstruction_leaves_out_of_the_cell():
+    x = CELLS.images[:9]
+    found = features(MODEL, x, "residual").reshape(x.shape)
+    cell = x.max(axis=-1) > 0
+    assert not found[~cell].any() and (~cell).any()
+    np.testing.assert_allclose(found[cell], (x / 255 - MODEL.predict(x))[cell], atol=1e-5)
+    with pytest.raises(ArgumentError, match="reconstructs nothing, so it has no residual"):
+        features(tn.Sequential([tn.Flatten(), tn.Dense(2)], (16, 16, 3)), x, "residual")
+
+
 def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two clouds of very different widths along the axes; the last feature never varies."""
     rng = np.random.default_rng(seed)
@@ -159,6 +184,8 @@ def test_the_table_says_what_was_measured(trained, cells, capsys):
     assert cli.main(["features", trained[0], *options]) == 0
     printed = capsys.readouterr().out
     assert "knn on 144 features of pool3 and pool2, " in printed
+    assert cli.main(["features", trained[0], "--data", str(cells), "--layer", "residual", "--pool"]) == 0
+    assert "knn on 30 pooled features of residual, " in capsys.readouterr().out
     assert "95 % interval" in printed and "Not a medical device" in printed
 
 

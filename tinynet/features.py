@@ -16,14 +16,22 @@ from tinynet.errors import ArgumentError, DataError, MissingDependencyError, Sha
 from tinynet.network import Network
 
 BATCH = 256
+RESIDUAL = "residual"
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 CLASSIFIERS = ("knn", "svm")
 
 
-def features(model: Network, images: np.ndarray, layer: str | Sequence[str] | None = None) -> np.ndarray:
+def features(
+    model: Network, images: np.ndarray, layer: str | Sequence[str] | None = None, *, pooled: bool = False
+) -> np.ndarray:
     """What a layer says of each image, float32 (n, d), an activation map's numbers in (h, w, c) order.
 
     images  uint8 or float32 (n, h, w, c), as `predict` takes them
-    layer   a layer's name, or several, whose numbers then follow each other; None: `narrowest_layer`
+    layer   a layer's name, or several, whose numbers then follow each other; None: `narrowest_layer`.
+            "residual" is, of an autoencoder, the image less its reconstruction, 0 where the image is black
+    pooled  whether to forget where in the image something is: of each channel of an activation map nine
+            quantiles and the standard deviation over its positions, 10 numbers a channel.  A parasite may
+            be anywhere in a cell, and cells lie in any direction.
 
     Raises ArgumentError for a name that no layer has, DataError without images.
     """
@@ -33,16 +41,36 @@ def features(model: Network, images: np.ndarray, layer: str | Sequence[str] | No
         raise ArgumentError("features: wanted at least one layer")
     if len(images) == 0:
         raise DataError("features: there are no images")
+    if RESIDUAL in chosen and model.output_shape != model.input_shape:
+        raise ArgumentError(f"features: model {model.name!r} reconstructs nothing, so it has no residual")
     parts = []
     for at in range(0, len(images), BATCH):
-        found = model.activations(images[at : at + BATCH])
+        found = _results(model, images[at : at + BATCH])
         missing = [name for name in chosen if name not in found]
         if missing:
             raise ArgumentError(
                 f"features: model {model.name!r} has no layer {missing[0]!r}; it has {', '.join(found)}"
             )
-        parts.append(np.concatenate([found[name].reshape(len(found[name]), -1) for name in chosen], axis=1))
+        each = (_pooled(found[name]) if pooled and found[name].ndim == 4 else found[name] for name in chosen)
+        parts.append(np.concatenate([array.reshape(len(array), -1) for array in each], axis=1))
     return np.concatenate(parts)
+
+
+def _results(model: Network, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every layer's result, and what an autoencoder leaves out."""
+    found = model.activations(images)
+    if model.output_shape == model.input_shape:
+        shown = images.max(axis=-1, keepdims=True) > 0
+        *_, reconstruction = found.values()
+        found[RESIDUAL] = (found["input"] - reconstruction) * shown
+    return found
+
+
+def _pooled(maps: np.ndarray) -> np.ndarray:
+    """(n, h, w, c) -> (n, 10 c): each channel's quantiles over its positions, then its deviation."""
+    flat = maps.reshape(len(maps), -1, maps.shape[-1])
+    levels = np.quantile(flat, QUANTILES, axis=1)  # (9, n, c)
+    return np.concatenate([*levels, flat.std(axis=1)], axis=1).astype(np.float32)
 
 
 def narrowest_layer(model: Network) -> str:

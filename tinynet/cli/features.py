@@ -29,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer",
         action="append",
         metavar="NAME",
-        help="whose features; several, given one by one, are joined; default: the narrowest of the network",
+        help="whose features; several, given one by one, are joined; default: the narrowest of the network; "
+        "residual: what an autoencoder does not reconstruct",
+    )
+    parser.add_argument(
+        "--pool",
+        action="store_true",
+        help="take each channel's quantiles over the image instead of its value at each place",
     )
     parser.add_argument("--classifier", choices=("knn", "svm"), default="knn", help="default: knn")
     parser.add_argument("--neighbours", type=int, default=15, help="of knn; default: 15")
@@ -60,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.data,
         arguments.exclude,
         layers=arguments.layer or (),
+        pooled=arguments.pool,
         classifier=classifier,
         split=arguments.split,
         seed=arguments.seed,
@@ -75,8 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(facts: dict[str, Any]) -> list[str]:
+    what = f"{facts['features']} {'pooled ' if facts['pooled'] else ''}features"
     lines = [
-        f"{facts['classifier']} on {facts['features']} features of {' and '.join(facts['layers'])}, "
+        f"{facts['classifier']} on {what} of {' and '.join(facts['layers'])}, "
         f"{facts['training']['n']} training cells"
     ]
     for part in ("validation", "test"):

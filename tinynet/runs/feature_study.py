@@ -21,6 +21,7 @@ def study(
     exclude: str | None = None,
     *,
     layers: Sequence[str] = (),
+    pooled: bool = False,
     classifier: FeatureClassifier,
     split: str | None = None,
     seed: int | None = None,
@@ -29,6 +30,7 @@ def study(
     """Fit the classifier on the features of the training part and measure it on validation and test.
 
     layers       whose numbers are the features, one after another; none: the narrowest
+    pooled       see features.features
     split, seed  of the division, for a model whose file does not say how its data was divided
 
     Returns {"layers", "features", "training", "validation", "test"}: the parts as
@@ -47,9 +49,14 @@ def study(
         cells = run_data.load(config, model.input_shape[0], progress=progress)
     chosen = list(layers) or [narrowest_layer(model)]
     parts = {part: getattr(cells, part) for part in ("training", "validation", "test")}
-    found = {part: features(model, cells.of(places), chosen) for part, places in parts.items()}
+    found = {part: features(model, cells.of(places), chosen, pooled=pooled) for part, places in parts.items()}
     classifier.fit(found["training"], cells.labels[parts["training"]])
-    result: dict[str, Any] = {"layers": chosen, "features": found["training"].shape[1], "split": split}
+    result: dict[str, Any] = {
+        "layers": chosen,
+        "pooled": pooled,
+        "features": found["training"].shape[1],
+        "split": split,
+    }
     for part in ("validation", "test"):
         measured = metrics.evaluate_probabilities(
             cells.labels[parts[part]],
