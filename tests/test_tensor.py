@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tinynet.functions.operators  # noqa: F401  (gives Tensor its operators)
 from tinynet.errors import ArgumentError, ShapeError
 from tinynet.functions.arithmetic import add, exp, multiply
+from tinynet.functions.lanes import pack
 from tinynet.tensor import Function, Tensor, grad_enabled, no_grad
 
 
@@ -248,3 +249,47 @@ def test_the_gradient_of_a_gradient_is_refused_clearly():
     assert isinstance(x.grad, np.ndarray) and x.grad == pytest.approx([4.0])
     with pytest.raises(ArgumentError, match="nothing that made this tensor requires a gradient"):
         (Tensor(x.grad) * x.grad).backward()
+
+
+# What a mutation of the printed text would otherwise survive.
+
+
+def test_a_tensor_prints_as_what_it_is():
+    x = leaf(1.0, 2.123456)
+    assert repr(x) == "Tensor([1.    , 2.1235], shape=(2,), dtype=float64, requires_grad=True)"
+    named = Tensor(np.zeros(9, np.float32), name="weights")
+    assert repr(named) == "Tensor(shape=(9,), dtype=float32, name='weights')"
+    assert repr(Tensor(np.zeros(8))).startswith("Tensor([0., 0., 0., 0., 0., 0., 0., 0.], ")
+    assert repr(x * x) == "Tensor([1.    , 4.5091], shape=(2,), dtype=float64, from=Multiply)"
+    images = pack(np.zeros((3, 4, 5, 2)))
+    assert repr(images) == f"Tensor(shape=(3, 4, 5, 2), dtype=float64, lanes={images.data.shape})"
+
+
+def test_the_trace_names_operation_shapes_and_sizes():
+    x, y, text = leaf(3.0, 4.0), Tensor(np.array([2.0, 2.0])), io.StringIO()
+    x.name = "x"
+    multiply(x, y).backward(np.array([0.0, 1.0]), trace=text)
+    line = "Multiply               (2,) |grad| 1  ->  x (2,) |grad| 2; input (2,) |grad| -\n"
+    assert text.getvalue() == line
+
+
+def test_before_backward_there_is_no_gradient_in_either_layout():
+    x = leaf(1.0)
+    assert x.grad is None and x.grad_numpy() is None
+    x.grad = np.array([5.0])
+    assert x.grad_numpy() is x.grad
+    x.zero_grad()
+    assert x.grad_numpy() is None
+
+
+def test_as_an_array_it_keeps_its_dtype_unless_another_is_asked_for():
+    x = Tensor(np.array([1.5, 2.5], np.float32))
+    assert np.asarray(x).dtype == np.float32 and np.asarray(x) is x.numpy()
+    assert np.asarray(x, np.float64).dtype == np.float64
+    assert np.shares_memory(np.asarray(x, np.float32), x.data)
+    copied = x.__array__(copy=True)
+    assert np.array_equal(copied, x.data) and not np.shares_memory(copied, x.data)
+    with pytest.raises(ArgumentError, match=r"requires a gradient .* by itself; ask for x\.numpy\(\)"):
+        np.asarray(leaf(1.0))
+    with pytest.raises(ShapeError, match=r"^Tensor: a scalar has no length$"):
+        len(Tensor(1.0))
