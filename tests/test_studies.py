@@ -118,6 +118,19 @@ def test_the_published_confusion_matrix_gives_the_published_accuracy():
     assert f"{figures['precision']:.3f}" in published.SWAPPED
 
 
+def test_the_parts_of_table_1_add_up(out):
+    (table,) = (part for part in parts(out, "data") if part["number"] == "Table 1")
+    counts = [
+        [[int(n.replace(",", "")) for n in re.findall("[0-9,]+", cell)] for cell in row[1:]]
+        for row in table["rows"][:3]
+    ]
+    for ours in counts[1:]:
+        assert all(sick + well == both for sick, well, both in ours)
+        assert sum(both for *_, both in ours) == 90
+    sick, well, both = counts[0][2]  # the report's test part, as it stands there
+    assert (sick + well, both, published.TABLE_9["tn"] + published.TABLE_9["fp"]) == (5246, 5266, 2547)
+
+
 def test_what_is_done_is_not_done_again(out, cells, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     for name in NAMES:
