@@ -88,14 +88,18 @@ def _run(given: argparse.Namespace) -> int:
         )
     }
     settings = Settings(**values, folds=tuple(sorted(set(given.folds))), verbose=0 if given.quiet else 1)
+
+    def show() -> None:
+        page.write(settings.out, list(NAMES))
+
     try:
         require_charts()
         for name in given.only or NAMES:
             study = import_module(f"studies.{name.replace('-', '_')}")
             _say(given, f"study {name}")
-            if carry_out(name, study.TITLE, study.run, settings, given.again):
+            if carry_out(name, study.TITLE, study.run, settings, given.again, show):
                 _say(given, f"study {name}: done before")
-            page.write(settings.out, list(NAMES))
+        show()
     except TinynetError as problem:
         print(f"studies: {problem}", file=sys.stderr)
         return 1

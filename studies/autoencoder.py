@@ -254,6 +254,9 @@ def _classifiers(
     found.values["majority"] = majority
     rows, found.values["frozen"] = _rows(frozen, data, settings.seed)
     classical = _classical(settings, folder, data, encoders)
+    held = {name: one["best"]["val_accuracy"] for name, one in found.values["frozen"].items()}
+    held |= {name: one["validation"] for name, one in classical.items()}
+    best = max(held, key=lambda name: held[name])
     found.values["classical"] = classical
     rows += [
         [
@@ -272,6 +275,7 @@ def _classifiers(
         header,
         [["the report", *published.TABLE_5, "-"], known, *rows],
         note,
+        f"The highest validation accuracy, {number(held[best])}, is of: {best}. "
         "The majority class is the training part's, its loss that of always giving that part's share.",
         "Nearest neighbours and the support-vector machine learn from the same numbers of unaugmented cells "
         "(tinynet/features.py)."

@@ -53,9 +53,9 @@ def model_of(settings: Settings, config: RunConfig, fold: int) -> tn.Sequential:
     return model
 
 
-def data_of(settings: Settings, size: int, split: str = "patient") -> RunData:
+def data_of(settings: Settings, size: int) -> RunData:
     """The cells at a size, divided for the first fold that is tested on."""
-    config = settings.config("autoencoder", split=split, fold=settings.tested()[0])
+    config = settings.config("autoencoder", fold=settings.tested()[0])
     data = load(config, size, progress=False)
     data.gather()
     return data

@@ -116,11 +116,19 @@ class Findings:
 Run = Callable[[Settings, Path, Callable[[Findings], None]], Findings]
 
 
-def carry_out(name: str, title: str, run: Run, settings: Settings, again: bool = False) -> bool:
+def carry_out(
+    name: str,
+    title: str,
+    run: Run,
+    settings: Settings,
+    again: bool = False,
+    changed: Callable[[], object] = lambda: None,
+) -> bool:
     """Run a study and keep what it finds in OUT/NAME/result.json; returns whether it was there already.
 
     run     (settings, the study's folder, keep) -> findings; `keep` writes what there is so far
     again   run it although its result is there: trained models, and what else it keeps, are not made anew
+    changed  called whenever the result has changed, to show it
 
     Raises ArgumentError where OUT holds studies of other settings.
     """
@@ -152,6 +160,7 @@ def carry_out(name: str, title: str, run: Run, settings: Settings, again: bool =
                 "parts": findings.parts,
             },
         )
+        changed()
 
     keep(run(settings, folder, keep), complete=True)
     return False

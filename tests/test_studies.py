@@ -18,7 +18,7 @@ pytest.importorskip("tinynet.report")
 
 from tinynet.models import classifier
 
-from studies import components, page, published
+from studies import components, page, published, specks
 from studies.__main__ import NAMES, main
 from studies.fitting import at_best, fit, one_cycle
 from studies.folds import data_of
@@ -116,6 +116,19 @@ def test_the_published_confusion_matrix_gives_the_published_accuracy():
     )  # in specificity's place
     assert round(figures["specificity"], 3) == 0.989 == float(published.TABLE_7[-1][6])
     assert f"{figures['precision']:.3f}" in published.SWAPPED
+
+
+def test_the_parts_of_table_1_add_up(out):
+    (table,) = (part for part in parts(out, "data") if part["number"] == "Table 1")
+    counts = [
+        [[int(n.replace(",", "")) for n in re.findall("[0-9,]+", cell)] for cell in row[1:]]
+        for row in table["rows"][:3]
+    ]
+    for ours in counts[1:]:
+        assert all(sick + well == both for sick, well, both in ours)
+        assert sum(both for *_, both in ours) == 90
+    sick, well, both = counts[0][2]  # the report's test part, as it stands there
+    assert (sick + well, both, published.TABLE_9["tn"] + published.TABLE_9["fp"]) == (5246, 5266, 2547)
 
 
 def test_what_is_done_is_not_done_again(out, cells, monkeypatch):
@@ -221,6 +234,33 @@ def test_the_specks_are_uninfected_training_cells(out, cells):
     names = json.loads((out / "specks" / "fold-1" / "mistaken.json").read_text())
     own = {data.names[place] for place in data.training if data.labels[place] == 0}
     assert set(names) <= own
+
+
+def test_specks_are_shown_more_often_and_as_many_others_at_random(cells, tmp_path, monkeypatch):
+    settings = Settings(str(cells), tmp_path, str(cells / "list.txt"), quick=True, verbose=0)
+    data = data_of(settings, specks.SIZE)
+    uninfected = [place for place in data.training.tolist() if data.labels[place] == 0]
+    chosen = uninfected[2:5]
+    (tmp_path / "specks" / "fold-1").mkdir(parents=True)
+    names = json.dumps([data.names[place] for place in chosen])
+    (tmp_path / "specks" / "fold-1" / "mistaken.json").write_text(names)
+    shown = {}
+
+    def noted(settings, folder, name, *given, training, **options):
+        shown[name] = training
+        return fit(settings, folder, name, *given, training=training, **options)
+
+    monkeypatch.setattr(specks, "fit", noted)
+    assert main(arguments(cells, tmp_path, "--only", "specks")) == 0
+    assert set(shown) == set(specks.ARMS)  # which were found is known: no inner folds
+    whole = len(data.training)
+    assert np.array_equal(shown["plain"], data.training)
+    assert sorted(shown["specks"][whole:].tolist()) == sorted(chosen * specks.COPIES)
+    others = shown["random"][whole:]
+    assert len(others) == 3 * specks.COPIES and set(others.tolist()) <= set(uninfected)
+    assert len(set(others.tolist())) == 3
+    assert (tmp_path / "specks" / "mistaken.png").exists()
+    assert "3 of" in (tmp_path / "index.md").read_text()
 
 
 def test_numbers_as_tables_have_them():
