@@ -41,11 +41,15 @@ def surroundings():
         yield
 
 
-@pytest.fixture
-def no_matplotlib(monkeypatch):
+def hide_matplotlib(monkeypatch):
     """As where matplotlib is not installed; runs are faster, too."""
     for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
         monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch):
+    hide_matplotlib(monkeypatch)
 
 
 @dataclass
@@ -532,7 +536,7 @@ def all_of_it(tmp_path_factory, excluding):
     folder = tmp_path_factory.mktemp("runs") / "all"
     config = replace(excluding[0], split="none", epochs=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
+        hide_matplotlib(patch)
         return carry_out(config, folder)
 
 
