@@ -211,7 +211,9 @@ TORCH_PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("variant", "make_theirs"), TORCH_PAIRS, ids=lambda pair: repr(pair)[:60])
+@pytest.mark.parametrize(
+    ("variant", "make_theirs"), TORCH_PAIRS, ids=[repr(variant)[:60] for variant, _ in TORCH_PAIRS]
+)
 def test_twenty_steps_are_pytorchs(variant, make_theirs):
     torch = pytest.importorskip("torch")
     optimizer = copy.deepcopy(variant)
