@@ -111,3 +111,9 @@ def test_a_squared_error_of_float32_is_summed_in_float64(kernel_set):
     exact = 3000.0**2 + (x.size - 1) * float(np.float32(1e-3)) ** 2
     found = kernel_set.squared_error(x, np.zeros_like(x), 64 * 16)
     assert abs(found - exact) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_positions_of_maxima_take_no_more_room_than_the_maxima(kernel_set, dtype):
+    y, tap = kernel_set.max_pool(drawn(1, 2, 4, 4, 16).astype(dtype), Window((2, 2), (2, 2)))
+    assert y.dtype == dtype and tap.dtype.itemsize <= y.dtype.itemsize and tap.shape == y.shape
