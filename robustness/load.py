@@ -181,6 +181,8 @@ def folder(count: int, model: str = "autoencoder") -> dict[str, Any]:
     """The most memory that predicting a folder takes, and whether Ctrl-C half way leaves a valid table."""
     from tinynet.data.synthetic import write_folder
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells do to what they start with &
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TINYNET_LOAD_DIR")) as name:
         place = Path(name)
         cells = sorted(write_folder(place / "cells", 16, (100, 140), seed=1, patients=4).rglob("*.png"))

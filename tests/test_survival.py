@@ -83,6 +83,14 @@ def assert_as_whole(whole, model: tn.Sequential, path: Path) -> None:
 # Ctrl-C.
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_counts():
+    """Shells have what they start with & ignore Ctrl-C, and what that starts in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
