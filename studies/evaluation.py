@@ -25,7 +25,7 @@ from studies import drawing, published, small_cnn
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
 from studies.sizes import BATCH, microseconds
 from studies.study import Findings, Settings, kept, number, with_interval
-from tinynet import image_files, plots, report
+from tinynet import image_files, report
 from tinynet.data import scan_folder
 from tinynet.images import resize
 from tinynet.runs import RunConfig, predictions
@@ -73,7 +73,7 @@ def _findings(
     _table_7(found, settings, figures)
     _beside(found, settings, folder, pooled)
     _table_8(found, settings, folder, pooled)
-    _table_9(found, folder, figures)
+    _table_9(found, figures)
     return found
 
 
@@ -238,7 +238,7 @@ def _table_8(
     )
 
 
-def _table_9(found: Findings, folder: Path, figures: dict[tuple[str, str], dict[str, Any]]) -> None:
+def _table_9(found: Findings, figures: dict[tuple[str, str], dict[str, Any]]) -> None:
     rows = []
     theirs = published.TABLE_9
 
@@ -253,9 +253,6 @@ def _table_9(found: Findings, folder: Path, figures: dict[tuple[str, str], dict[
     for (name, split), sets in figures.items():
         for label_set, tested in sets.items():
             lines(f"ours: {name}, by {split}, {SETS[label_set]}", tested["confusion"])
-            if split == "patient":
-                file = f"confusion-{name.replace(' ', '-')}-{label_set}.png"
-                plots.save_confusion(tested["confusion"], folder / file)
     found.table(
         "Table 9",
         "Confusion matrices",

@@ -192,6 +192,17 @@ def test_further_folds_run_a_study_again(tmp_path):
     assert calls == [(1,), (1, 2)]
 
 
+def test_an_interval_stands_under_its_figure(tmp_path):
+    def run(*_):
+        found = Findings()
+        found.table("", "One", ["", "accuracy (95 %)"], [["<a (b)>", with_interval(0.9, [0.8, 1.0])]])
+        return found
+
+    carry_out("data", "The data", run, Settings("cells", tmp_path, verbose=0))
+    text = page.write(tmp_path, ["data"]).read_text()
+    assert "0.9000<br>(0.8000 to 1.0000)" in text and "&lt;a (b)&gt;" in text
+
+
 def test_a_kept_value_is_made_once(tmp_path):
     assert kept(tmp_path / "value.json", lambda: {"a": 1}) == kept(tmp_path / "value.json", lambda: {"a": 2})
 
