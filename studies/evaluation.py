@@ -25,7 +25,7 @@ from studies import drawing, published, small_cnn
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
 from studies.sizes import BATCH, microseconds
 from studies.study import Findings, Settings, kept, number, with_interval
-from tinynet import image_files, report
+from tinynet import image_files, plots, report
 from tinynet.data import scan_folder
 from tinynet.images import resize
 from tinynet.runs import RunConfig, predictions
@@ -142,6 +142,9 @@ def _beside(
                     *(number(v) for v in (before["error"], now["error"], before["loss"], now["loss"])),
                 ]
             )
+            file = f"roc-{name.replace(' ', '-')}-{label_set}.png"
+            plots.save_roc(cells.labels, cells.probabilities, folder / file)
+            found.picture("", file, f"ROC curve of the {name}, {SETS[label_set]}; the dot is threshold 0.5.")
             file = f"reliability-{name.replace(' ', '-')}-{label_set}.png"
             drawing.save(reliability_figure(now), folder / file)
             found.picture("", file, f"Reliability of the {name}'s probabilities, {SETS[label_set]}.")
