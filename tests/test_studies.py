@@ -21,7 +21,7 @@ from tinynet.models import classifier
 from studies import components, page, published, specks
 from studies.__main__ import NAMES, main
 from studies.fitting import at_best, fit, one_cycle
-from studies.folds import data_of
+from studies.folds import cross_validated, data_of
 from studies.study import Findings, Settings, carry_out, kept, signed, with_interval
 from tinynet.data import scan_folder
 from tinynet.data.synthetic import write_folder
@@ -225,6 +225,15 @@ def test_bytes_are_shares_of_full_scale():
     assert np.allclose(
         components.principal_components(x, 2).mean, components.principal_components(x / 255.0, 2).mean
     )
+
+
+def test_only_the_folds_that_are_tested_on_are_pooled(cells, tmp_path):
+    both, first = (Settings(str(cells), tmp_path, folds=folds, verbose=0) for folds in ((1, 2), (1,)))
+    config = both.config("autoencoder", size=16, epochs=1)
+    whole, part = cross_validated(both, config), cross_validated(first, config)
+    assert (whole.done, part.done, len(part.thresholds)) == ([1, 2], [1], 1)
+    assert set(part.predictions.folds) == {1}
+    assert len(part.predictions) < len(whole.predictions)
 
 
 def test_a_training_that_is_kept_is_loaded(cells, tmp_path):
