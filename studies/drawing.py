@@ -152,7 +152,8 @@ def rows(
         for column, picture in enumerate(line):
             top, start = row * step, column * step
             whole[top : top + _TILE, start : start + _TILE] = _tile(picture)
-    figure = _figure(1.15 * width + 1.1, 1.15 * height + (0.45 if any(above) else 0))
+    beside = 1.7 if any(left) else 0.3
+    figure = _figure(1.15 * width + beside, 1.15 * height + (0.45 if any(above) else 0))
     axes = figure.add_subplot()
     _show(axes, whole)
     middle = _TILE / 2

@@ -73,7 +73,7 @@ def _findings(
     _table_7(found, settings, figures)
     _beside(found, settings, folder, pooled)
     _table_8(found, settings, folder, pooled)
-    _table_9(found, folder, figures)
+    _table_9(found, figures)
     return found
 
 
@@ -142,6 +142,9 @@ def _beside(
                     *(number(v) for v in (before["error"], now["error"], before["loss"], now["loss"])),
                 ]
             )
+            file = f"roc-{name.replace(' ', '-')}-{label_set}.png"
+            plots.save_roc(cells.labels, cells.probabilities, folder / file)
+            found.picture("", file, f"ROC curve of the {name}, {SETS[label_set]}; the dot is threshold 0.5.")
             file = f"reliability-{name.replace(' ', '-')}-{label_set}.png"
             drawing.save(reliability_figure(now), folder / file)
             found.picture("", file, f"Reliability of the {name}'s probabilities, {SETS[label_set]}.")
@@ -238,7 +241,7 @@ def _table_8(
     )
 
 
-def _table_9(found: Findings, folder: Path, figures: dict[tuple[str, str], dict[str, Any]]) -> None:
+def _table_9(found: Findings, figures: dict[tuple[str, str], dict[str, Any]]) -> None:
     rows = []
     theirs = published.TABLE_9
 
@@ -253,9 +256,6 @@ def _table_9(found: Findings, folder: Path, figures: dict[tuple[str, str], dict[
     for (name, split), sets in figures.items():
         for label_set, tested in sets.items():
             lines(f"ours: {name}, by {split}, {SETS[label_set]}", tested["confusion"])
-            if split == "patient":
-                file = f"confusion-{name.replace(' ', '-')}-{label_set}.png"
-                plots.save_confusion(tested["confusion"], folder / file)
     found.table(
         "Table 9",
         "Confusion matrices",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import tinynet as tn
 from studies.study import Settings
@@ -26,14 +29,23 @@ def place_of(settings: Settings, config: RunConfig) -> Path:
 
 
 def cross_validated(settings: Settings, config: RunConfig) -> Pooled:
-    """The folds that are tested on, trained where they were not yet, and their pooled predictions."""
+    """The folds that are tested on, trained where they were not yet, and their pooled predictions.
+
+    Others that are there, of an earlier call or of `tinynet crossvalidate`, are left out.
+    """
     folder, found = place_of(settings, config), None
     for fold in settings.tested():
         found = cross_validate(
             config, folder, fold, threshold=THRESHOLD, command=command_of, verbose=settings.verbose
         )
     assert found is not None
-    return found
+    wanted = [k for k, fold in enumerate(found.done) if fold in settings.tested()]
+    return replace(
+        found,
+        predictions=found.predictions.select(np.isin(found.predictions.folds, settings.tested())),
+        done=[found.done[k] for k in wanted],
+        thresholds=[found.thresholds[k] for k in wanted],
+    )
 
 
 def measured(found: Pooled) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from tinynet.errors import FileAccessError
 from tinynet.pages import NOTICE
 
 HEADING = "The seed studies, with tinynet"
+# Tables with an interval beside every figure are wide.
+_STYLE = "body { max-width: 84rem; } table { font-size: .85rem; } td:first-child { min-width: 12rem; }"
+_INTERVAL = re.compile(r"(?<=\d) (?=\([-+]?\d)")
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
@@ -35,7 +38,7 @@ def write(out: Path, names: list[str]) -> Path:
         body.append("</section>")
     files.write_atomically(out / "index.md", ["\n".join(marked).encode() + b"\n"])
     target = out / "index.html"
-    files.write_atomically(target, [pages.page(HEADING, body)])
+    files.write_atomically(target, [pages.page(HEADING, body, _STYLE)])
     return target
 
 
@@ -87,12 +90,17 @@ def _html(out: Path, name: str, part: dict[str, Any]) -> list[str]:
             f"<h3>{pages.text(_title(part))}</h3>",
             f'<div class="wide"><pre>{html.escape(part["text"])}</pre></div>',
         ]
-    rows = [[pages.text(cell) for cell in row] for row in part["rows"]]
+    rows = [[_cell(cell) for cell in row] for row in part["rows"]]
     return [
         f"<h3>{pages.text(_title(part))}</h3>",
         pages.table([pages.text(cell) for cell in part["header"]], rows),
         *(f'<p class="note">{_linked(note)}</p>' for note in part["notes"] if note),
     ]
+
+
+def _cell(text: str) -> str:
+    """A cell of a table; an interval stands under its figure, or tables would be wider than the page."""
+    return _INTERVAL.sub("<br>", pages.text(text))
 
 
 def _width(path: Path) -> int:

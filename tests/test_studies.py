@@ -21,7 +21,7 @@ from tinynet.models import classifier
 from studies import components, page, published, specks
 from studies.__main__ import NAMES, main
 from studies.fitting import at_best, fit, one_cycle
-from studies.folds import data_of
+from studies.folds import cross_validated, data_of
 from studies.study import Findings, Settings, carry_out, kept, signed, with_interval
 from tinynet.data import scan_folder
 from tinynet.data.synthetic import write_folder
@@ -192,6 +192,17 @@ def test_further_folds_run_a_study_again(tmp_path):
     assert calls == [(1,), (1, 2)]
 
 
+def test_an_interval_stands_under_its_figure(tmp_path):
+    def run(*_):
+        found = Findings()
+        found.table("", "One", ["", "accuracy (95 %)"], [["<a (b)>", with_interval(0.9, [0.8, 1.0])]])
+        return found
+
+    carry_out("data", "The data", run, Settings("cells", tmp_path, verbose=0))
+    text = page.write(tmp_path, ["data"]).read_text()
+    assert "0.9000<br>(0.8000 to 1.0000)" in text and "&lt;a (b)&gt;" in text
+
+
 def test_a_kept_value_is_made_once(tmp_path):
     assert kept(tmp_path / "value.json", lambda: {"a": 1}) == kept(tmp_path / "value.json", lambda: {"a": 2})
 
@@ -214,6 +225,15 @@ def test_bytes_are_shares_of_full_scale():
     assert np.allclose(
         components.principal_components(x, 2).mean, components.principal_components(x / 255.0, 2).mean
     )
+
+
+def test_only_the_folds_that_are_tested_on_are_pooled(cells, tmp_path):
+    both, first = (Settings(str(cells), tmp_path, folds=folds, verbose=0) for folds in ((1, 2), (1,)))
+    config = both.config("autoencoder", size=16, epochs=1)
+    whole, part = cross_validated(both, config), cross_validated(first, config)
+    assert (whole.done, part.done, len(part.thresholds)) == ([1, 2], [1], 1)
+    assert set(part.predictions.folds) == {1}
+    assert len(part.predictions) < len(whole.predictions)
 
 
 def test_a_training_that_is_kept_is_loaded(cells, tmp_path):
