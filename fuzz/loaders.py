@@ -19,7 +19,7 @@ from random import Random
 import numpy as np
 
 import tinynet as tn
-from tinynet import callbacks, image_files, png
+from tinynet import callbacks, files, image_files, png
 from tinynet.callbacks import BackupAndRestore, EarlyStopping
 
 MiB = 2**20
@@ -140,7 +140,7 @@ def checkpoint() -> Loader:
     return Loader(
         lambda: [content],
         containers.mutate,
-        _through(file, lambda path: callbacks.restore(path, training, kept)),
+        _through(file, lambda path: callbacks.restore(path, files.load_checkpoint(path), training, kept)),
         lambda size: 32 * MiB + 8 * size,
     )
 
