@@ -1,4 +1,4 @@
-"""Where only some inputs require a gradient: theirs is the same, and nothing dear is done for the others."""
+"""What mutants had survived: gradients of some inputs only, dtypes of results, names in messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinynet import functional as F
+from tinynet.errors import ArgumentError
 from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 from tinynet.tensor import Observer, Tensor, observed_by
@@ -117,3 +118,16 @@ def test_a_squared_error_of_float32_is_summed_in_float64(kernel_set):
 def test_positions_of_maxima_take_no_more_room_than_the_maxima(kernel_set, dtype):
     y, tap = kernel_set.max_pool(drawn(1, 2, 4, 4, 16).astype(dtype), Window((2, 2), (2, 2)))
     assert y.dtype == dtype and tap.dtype.itemsize <= y.dtype.itemsize and tap.shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("broadcast_to", (1.5,)), ("reshape", (1.5,)), ("flip", 9), ("transpose", (0, 9)),
+        ("squeeze", 9), ("expand_dims", 9),
+        *((name, 9) for name in ("sum", "mean", "var", "max", "min", "logsumexp")),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_shapes_or_axes_names_the_function(name, wrong):
+    with pytest.raises(ArgumentError, match=rf"^{name}: "):
+        getattr(F, name)(np.ones((2, 3)), wrong)
