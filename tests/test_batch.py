@@ -213,6 +213,7 @@ def test_predict_sees_every_change_of_the_model():
         lambda: model.layer("norm2").buffers["running_mean"].__setitem__(3, 1.0),
         lambda: model.parameters()["conv1.weight"].data.__imul__(np.float32(0.5)),
         lambda: model.load_state({name: array * np.float32(1.1) for name, array in model.state().items()}),
+        lambda: setattr(model.layer("norm1"), "epsilon", 5.0),
         lambda: setattr(model, "temperature", 2.5),
         lambda: setattr(model, "preprocessing", tn.Preprocessing(64, 64, mean=(0.5, 0.4, 0.3))),
     ):

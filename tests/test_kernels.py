@@ -218,6 +218,72 @@ def test_dropout_keeps_the_share_it_should():
         assert np.abs(share - 0.7).max() < 6 * np.sqrt(0.21 / (kept.size / kept.shape[axis]))
 
 
+def with_odd_numbers(rng, array, share=0.03):
+    """A copy with NaN and infinity at drawn places."""
+    copy, drawn = array.copy(), rng.random(array.shape)
+    copy[drawn < share], copy[drawn < share / 3] = np.nan, np.inf
+    return copy
+
+
+def nan_at_the_same_places(name, *arguments):
+    with np.errstate(all="ignore"):
+        found = [getattr(kernel_set, name)(*arguments) for kernel_set in (fast, reference)]
+    pairs = zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
+    for of_numba, of_numpy in pairs:
+        if of_numba is not None and of_numba.dtype.kind == "f":
+            np.testing.assert_array_equal(np.isnan(of_numba), np.isnan(of_numpy), err_msg=name)
+
+
+@given(count=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_nan_comes_out_of_both_at_the_same_places(count, seed):
+    rng = np.random.default_rng(seed)
+    blocks, channels = -(-count // 16), 3
+    x, dy = (with_odd_numbers(rng, random_lanes(rng, blocks, channels, 6, 6, np.float32)) for _ in range(2))
+    window, half = Window((3, 3), padding=((1, 1), (1, 1))), Window((2, 2), (2, 2))
+    weight = rng.standard_normal((3, 3, channels, channels)).astype(np.float32)
+    bias, some = with_odd_numbers(rng, weight[0, 0, 0], 0.3), np.abs(rng.standard_normal(channels)) + 0.1
+    nan_at_the_same_places("conv2d", x, with_odd_numbers(rng, weight), bias, window, 1)
+    nan_at_the_same_places("conv2d_input_gradient", dy, weight, window, 1, 6, 6)  # a weight: see README
+    nan_at_the_same_places("conv2d_weight_gradient", x, dy, window, 1)
+    nan_at_the_same_places("channel_sum", dy)
+    for block in (Block(window, relu=True, pool=True), Block(window, relu=True), Block(window)):
+        nan_at_the_same_places("conv_block", x, weight, bias, block)
+        with np.errstate(all="ignore"):
+            y, code = reference.conv_block(x, weight, bias, block)
+        cotangent = with_odd_numbers(rng, np.ones_like(y))
+        nan_at_the_same_places("conv_block_backward", cotangent, x, weight, y, code, block, True)
+    for name in ("relu", "relu6"):
+        nan_at_the_same_places(name, x)
+        nan_at_the_same_places(f"{name}_backward", dy, x)
+    for name in ("max_pool", "average_pool"):
+        nan_at_the_same_places(name, x, half)
+    smaller = np.ascontiguousarray(dy[:, :, :3, :3])
+    nan_at_the_same_places("average_pool_backward", smaller, half, 6, 6)
+    nan_at_the_same_places("upsample", x, (2, 3))
+    nan_at_the_same_places("upsample_backward", x, (2, 3))
+    nan_at_the_same_places("channel_moments", x, count)
+    nan_at_the_same_places("normalize", x, some, some, some, bias.astype(float), count)
+    nan_at_the_same_places("normalize_sums", dy, x, some, some, count)
+    nan_at_the_same_places("normalize_input_gradient", dy, x, some, some, some, some, some, count)
+    nan_at_the_same_places("dropout", x, rng.integers(0, 2**32, (blocks, 16), dtype=np.uint32), 0.4)
+    nan_at_the_same_places("squared_error", x, dy, count)
+    nan_at_the_same_places("squared_error_gradient", x, dy, 0.5, count)
+    rows = with_odd_numbers(rng, rng.standard_normal((count, 3)).astype(np.float32), 0.1)
+    nan_at_the_same_places("softmax_cross_entropy", rows, np.eye(3, dtype=np.float32)[np.arange(count) % 3])
+    nan_at_the_same_places("unpack", x, count)
+    nan_at_the_same_places("pack", with_odd_numbers(rng, np.ones((count, 4, 3, 2), np.float32)), 16)
+
+
+@given(rows=st.integers(1, 8), columns=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_weights_are_rearranged_and_added_up_as_by_indexing(rows, columns, seed):
+    from tinynet.kernels.numba.rearranging import added_up, rearranged
+
+    rng = np.random.default_rng(seed)
+    sums, order = rng.standard_normal((rows, columns)).astype(np.float32), rng.integers(0, columns, (5, 2))
+    np.testing.assert_array_equal(rearranged(sums[0], order), sums[0][order])
+    np.testing.assert_array_equal(added_up(sums, order), np.add.reduce(sums, axis=0)[order])
+
+
 @given(st.integers(1, 40), st.integers(0, 10**6))
 def test_rectifiers_and_losses_agree(count, seed):
     rng = np.random.default_rng(seed)

@@ -256,7 +256,11 @@ def whiten(model):
     model.preprocessing = tn.Preprocessing(32, 32, mean=(0.5, 0.5, 0.5), deviation=(0.2, 0.3, 0.4))
 
 
-@pytest.mark.parametrize("change", [halve, replace_array, load_other, train, warm, whiten])
+def another_setting(model):
+    model.layer("encoder2").activation = None
+
+
+@pytest.mark.parametrize("change", [halve, replace_array, load_other, train, warm, whiten, another_setting])
 def test_predict_sees_every_change_of_the_model(change):
     model, images = classifier(), images_for(classifier(), 1, 0, True)
     with kernels.using("numba"):

@@ -15,7 +15,7 @@ from tinynet.kernels.threads import num_threads, set_num_threads
 from tinynet.training_step import TrainingStep
 
 pytestmark = pytest.mark.skipif("numba" not in AVAILABLE, reason="only Numba's kernels are recorded")
-STEPS, CLASSES = 4, 3
+STEPS, CLASSES, CROSS_ENTROPY = 4, 3, "sparse_categorical_crossentropy"
 MAKERS = {
     "fused, upsampled": lambda: [
         tn.Conv2D(5, 3, activation="relu"),
@@ -133,6 +133,94 @@ def test_what_is_not_recorded_is_refused_and_trained_all_the_same():
         plain, _, _ = trained(model(), batches, record=False)
     assert refused == ["Tanh"]
     assert losses == plain
+
+
+class Twice(tn.Layer):
+    """One weight in two convolutions."""
+
+    def build(self, input_shape, rng):
+        self.new_parameter("weight", (3, 3, 3, 3), lambda: 0.2 * rng.standard_normal((3, 3, 3, 3)))
+        return super().build(input_shape, rng)
+
+    def forward(self, x, context):
+        weight = self.parameters["weight"]
+        return tn.functional.conv2d(tn.functional.relu(tn.functional.conv2d(x, weight)), weight)
+
+
+class Drops(tn.Layer):
+    """Dropout with keys that it asks for itself."""
+
+    def forward(self, x, context):
+        return tn.functional.dropout(x, 0.3, context.keys(self.path, x.shape[0]))
+
+
+@pytest.mark.parametrize("layer", [Twice, Drops])
+@pytest.mark.parametrize("asked_anyway", [False, True])
+def test_layers_of_ones_own_are_not_recorded(layer, asked_anyway):
+    def model() -> tn.Sequential:
+        layers = [layer(), tn.Flatten(), tn.Dense(CLASSES, "softmax")]
+        return tn.Sequential(layers, (8, 8, 3), seed=3).compile(tn.SGD(0.1), CROSS_ENTROPY)
+
+    batches = drawn_batches(0, 10, labelled=True)
+    with kernels.using("numba"):
+        step = TrainingStep(model())
+        assert not step._recordable
+        if asked_anyway and layer is Twice:  # a recording notices this one by itself
+            step._recordable = True
+            for images, labels, places in batches:
+                step(images, labels, places)
+                for parameter in step.parameters.values():
+                    parameter.grad = None
+            assert [one.made.refused for one in step._seen.values()] == ["a weight that is used twice"]
+        losses, _, refused = trained(model(), batches, record=True)
+        plain, _, _ = trained(model(), batches, record=False)
+    assert refused == [] and losses == plain
+
+
+def test_a_loss_of_ones_own_is_not_recorded():
+    def turned(output, labels):
+        return tn.functional.softmax_cross_entropy(output, (labels + 1) % CLASSES)
+
+    def model() -> tn.Sequential:
+        layers = [tn.Flatten(), tn.Dense(CLASSES, "softmax")]
+        made = tn.Sequential(layers, (8, 8, 3), seed=3)
+        return made.compile(tn.SGD(0.1), tn.losses.Loss("turned", turned, "softmax"))
+
+    batches = drawn_batches(0, 10, labelled=True)
+    with kernels.using("numba"):
+        losses, _, refused = trained(model(), batches, record=True)
+        plain, _, _ = trained(model(), batches, record=False)
+    assert refused == [] and losses == plain
+
+
+@pytest.mark.parametrize("change", ["weights", "statistics", "frozen"])
+def test_weights_in_other_arrays_are_noticed(change):
+    batches = drawn_batches(0, 10, labelled=True) * 2
+
+    def losses(record: bool) -> list[float]:
+        model = classifier("fused, upsampled", "pooled")
+        step, found = TrainingStep(model), []
+        step._recordable &= record
+        for number, batch in enumerate(batches):
+            if number == STEPS:
+                state = {name: array.copy() for name, array in model.state().items()}
+                if change == "weights":
+                    state["conv1.weight"] *= 2
+                    model.load_state(state)
+                elif change == "statistics":
+                    model.layer("norm1").buffers["running_mean"] = state["norm1.running_mean"] + 1
+                    model.freeze("norm1")
+                else:
+                    model.freeze("conv1")
+            loss, _ = step(*batch)
+            found.append(loss)
+            step.model.optimizer.step(step.parameters)
+            for parameter in step.parameters.values():
+                parameter.grad = None
+        return found
+
+    with kernels.using("numba"):
+        assert losses(record=True) == losses(record=False)
 
 
 def test_batches_of_two_shapes_have_a_recording_each():

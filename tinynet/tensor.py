@@ -361,6 +361,8 @@ def _propagate(result: Tensor, cotangent: np.ndarray, trace: TextIO | None) -> N
                 continue
             earlier = cotangents.get(id(parent))
             if earlier is not None:  # fan-out: a tensor used twice gets the sum
+                if parent.creator is None:  # whose gradients a recorded step makes after all else
+                    refuse("a weight that is used twice")
                 contribution = in_order(partial(operator.add, earlier, contribution))
             cotangents[id(parent)] = contribution
 

@@ -11,15 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from tinynet import functions as F
 from tinynet import kernels
 from tinynet.kernels.recording import Recording, recording
 from tinynet.layers import Context
 from tinynet.network import Network
 from tinynet.tensor import Tensor, observer
 
+RECORDED_LOSSES = (F.softmax_cross_entropy, F.mean_squared_error)
+
 
 class TrainingStep:
-    """The step of a compiled model, for as long as layers, weights' arrays, loss and kernels stay the same.
+    """The step of a compiled model, for as long as its layers, their settings and the loss stay the same.
+
+    Recorded are networks of this package's layers and losses: another's may do what a recording does not
+    see.  Where weights have got other arrays, or become frozen, steps are ordinary from then on.
 
     Called with a batch it returns the loss and the output, and leaves gradients in the parameters' `grad`.
     The next call may put other numbers into the same arrays.
@@ -28,6 +34,8 @@ class TrainingStep:
     def __init__(self, model: Network, seed: int = 0, epoch: int = 0):
         self.model, self.seed, self.epoch = model, seed, epoch
         self.parameters = {name: p for name, p in model.parameters().items() if p.requires_grad}
+        ours = all(type(layer).__module__.startswith("tinynet.layers.") for layer in model.chain.walk())
+        self._recordable = ours and model.compiled()[1].function in RECORDED_LOSSES
         self._seen: dict[Any, _Recorded | None] = {}
 
     def __call__(self, batch: np.ndarray, labels: Any, images: np.ndarray) -> tuple[float, Tensor]:
@@ -47,12 +55,12 @@ class TrainingStep:
         if recorded is None:
             recorded = self._seen[shape] = _Recorded(self, batch, labels, images)
             return recorded.result()
-        if recorded.made.refused:
+        if recorded.made.refused or not recorded.same_arrays():
             return self._compute(batch, labels, self._context(images))
         return recorded(batch, labels, images)
 
     def _may_record(self, batch: np.ndarray, labels: Any) -> bool:
-        if kernels.active().NAME != "numba" or observer() is not None:
+        if not self._recordable or kernels.active().NAME != "numba" or observer() is not None:
             return False
         classes = isinstance(labels, np.ndarray) and labels.dtype != np.float16  # which Tensor converts
         classes = classes and self.model.compiled()[1].wants_logits
@@ -80,10 +88,22 @@ class _Recorded:
         self.batch, self.labels = batch.copy(), None if labels is None else labels.copy()
         self.context = step._context(images)
         self.parameters, self.again = list(step.parameters.values()), kernels.active().again
+        leaves = list(step.model.chain.leaves())
+        tensors = [tensor for layer in leaves for tensor in layer.parameters.values()]
+        self.weights = [(tensor, tensor.data, tensor.requires_grad) for tensor in tensors]
+        self.buffers = [
+            (layer.buffers, name, array) for layer in leaves for name, array in layer.buffers.items()
+        ]
         with recording() as made:
             _, self.output = step._compute(self.batch, self.labels, self.context)
         self.made: Recording = made
         self.value, self.gradients = step.value, [parameter.grad for parameter in self.parameters]
+
+    def same_arrays(self) -> bool:
+        """Whether weights and running statistics lie where they lay, and the same ones are frozen."""
+        return all(
+            tensor.data is array and tensor.requires_grad == learns for tensor, array, learns in self.weights
+        ) and all(buffers[name] is array for buffers, name, array in self.buffers)
 
     def result(self) -> tuple[float, Tensor]:
         return self.value.item(), self.output
