@@ -14,7 +14,6 @@ from tinynet.errors import ArgumentError
 
 pytest.importorskip("PIL.Image")
 pytest.importorskip("matplotlib")
-pytest.importorskip("tinynet.report")
 
 from tinynet.models import classifier
 
