@@ -18,7 +18,8 @@ python=${PYTHON:-python3}
 packages=python3-numpy,python3-pil,python3-venv,python3-pytest,python3-hypothesis
 # What prediction rests on, and needs nothing beyond NumPy, Pillow, pytest and Hypothesis.
 tests="test_png test_images test_storage test_loading test_models test_layers test_functions_convolution
-test_functions_activation test_functions_pooling test_functions_normalization test_kernels test_startup"
+test_functions_activation test_functions_pooling test_functions_normalization test_kernels test_startup
+test_int8_arithmetic test_int8_operations"
 
 fail() { echo "raspberry_pi.sh: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "debootstrap and chroot need root"

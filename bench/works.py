@@ -159,10 +159,10 @@ def step(training_step: TrainingStep, images: np.ndarray, labels: np.ndarray) ->
 def tinynet_contestant(work: Work) -> Contestant:
     """tinynet, with the kernels in use."""
     model, (images, labels) = work.model(), work.data
-    training_step = TrainingStep(model)
+    training_step = TrainingStep(model) if work.kind == "training" else None
 
     def run() -> object:
-        if work.kind == "training":
+        if training_step is not None:
             return step(training_step, images, labels)
         if work.kind == "inference":
             return model.predict(images, batch_size=work.batch)

@@ -66,7 +66,7 @@ int main(int count, char **arguments)
     }
     pixels = read_ppm(arguments[1], &width, &height);
     if (pixels == NULL) {
-        fprintf(stderr, "%s: %s is not a binary PPM with 8 bits a channel\n", arguments[0], arguments[1]);
+        fprintf(stderr, "%s: %s is missing, cut off, or not a binary PPM with 8 bits a channel\n", arguments[0], arguments[1]);
         return 1;
     }
     label = cells_predict(pixels, height, width, probabilities);

@@ -245,7 +245,9 @@ def _specificity(metrics: Any, part: str) -> list[float] | None:
 
 
 def _rounded(count: float) -> str:
-    return f"{count:.0f}" if count >= 10 else f"{count:.1f}"
+    if count >= 10:
+        return f"{count:.0f}"
+    return f"{count:.1f}" if count >= 1 else f"{count:.2g}"
 
 
 def _counted(count: int, noun: str) -> str:
