@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinynet import functional as F
-from tinynet.errors import ArgumentError
+from tinynet.errors import ArgumentError, ShapeError
 from tinynet.kernels.block import Block
 from tinynet.kernels.window import Window
 from tinynet.tensor import Observer, Tensor, observed_by
@@ -131,3 +131,32 @@ def test_positions_of_maxima_take_no_more_room_than_the_maxima(kernel_set, dtype
 def test_a_mistake_in_shapes_or_axes_names_the_function(name, wrong):
     with pytest.raises(ArgumentError, match=rf"^{name}: "):
         getattr(F, name)(np.ones((2, 3)), wrong)
+
+
+def test_what_is_left_out_means_what_numpy_means_by_it():
+    x = drawn(3, 4)
+    for name in ("sum", "mean", "var", "max", "min"):
+        ours, theirs = getattr(F, name), getattr(np, name)
+        np.testing.assert_allclose(ours(x).numpy(), theirs(x))
+        np.testing.assert_allclose(ours(x, 0).numpy(), theirs(x, 0))
+        assert ours(x).shape == () and ours(x, 0).shape == (4,)
+    assert F.logsumexp(x, 0).shape == (4,)
+    np.testing.assert_array_equal(F.stack([x, x]).numpy(), np.stack([x, x]))
+    np.testing.assert_array_equal(F.concatenate([x, x]).numpy(), np.concatenate([x, x]))
+
+
+def test_statistics_that_are_given_in_float32_are_used_in_float64(kernel_set):
+    given = np.array([0.5, 1.5], np.float32)
+    _, mean, variance = F.batch_norm(IMAGES[0].astype(np.float32), given, given, statistics=(given, given))
+    assert mean.dtype == variance.dtype == np.float64
+
+
+def test_a_convolution_that_does_not_fit_is_called_by_its_name(kernel_set):
+    with pytest.raises(ShapeError, match=r"^conv2d: "):
+        F.conv2d(IMAGES[0], drawn(3, 3, 5, 2))
+
+
+def test_a_number_beside_integers_follows_numpys_rule_and_alone_is_float32():
+    assert F.add(np.array([1, 2]), 0.5).dtype == np.float64
+    assert F.add(0.5, 0.25).dtype == np.float32
+    assert F.add(np.float32([1, 2]), 0.5).dtype == np.float32
