@@ -131,7 +131,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
             axes.set_xscale("log", base=2)
             if quantity == "gflops":
                 axes.set_ylim(bottom=0)
-                axes.set_title(result["title"], fontsize="medium")
+                axes.set_title(result["title"].replace(", ", ",\n", 1), fontsize="medium")
             else:
                 axes.set_yscale("log")
             axes.set_xlabel(result["series"])
