@@ -103,8 +103,9 @@ def _input_gradient(
 def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(B, C, H, W, 16) -> float64 mean and variance (divided by n) a channel, of `count` real images."""
     blocks, channels, height, width, _ = x.shape
-    # Measured from the first pixel, so that a large common offset does not swallow the variance.
-    origin = in_order(lambda: x[0, :, 0, 0, 0].astype(np.float64))
+    # Measured from the first pixel, so that a large common offset does not swallow the variance; an infinite
+    # one would turn the mean into NaN.
+    origin = in_order(lambda: _finite(x[0, :, 0, 0, 0].astype(np.float64)))
     flat_x, pixels = flat(x), height * width
     sums = np.empty((len(groups_of(blocks)), 2, channels))
     before(lambda: sums.fill(0))
@@ -117,6 +118,10 @@ def channel_moments(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     )
     mean, square = in_order(lambda: sums.sum(axis=0) / (count * pixels))
     return in_order(lambda: origin + mean), in_order(lambda: np.maximum(square - mean * mean, 0.0))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, 0.0)
 
 
 def normalize(
