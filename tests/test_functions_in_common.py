@@ -157,6 +157,7 @@ def test_a_convolution_that_does_not_fit_is_called_by_its_name(kernel_set):
 
 
 def test_a_number_beside_integers_follows_numpys_rule_and_alone_is_float32():
-    assert F.add(np.array([1, 2]), 0.5).dtype == np.float64
+    beside = F.add(np.array([1, 2]), 0.1)  # 0.1 of float32 would show
+    assert beside.dtype == np.float64 and beside.numpy().tolist() == [1.1, 2.1]
     assert F.add(0.5, 0.25).dtype == np.float32
     assert F.add(np.float32([1, 2]), 0.5).dtype == np.float32

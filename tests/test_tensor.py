@@ -276,6 +276,7 @@ def test_the_trace_names_operation_shapes_and_sizes():
 def test_before_backward_there_is_no_gradient_in_either_layout():
     x = leaf(1.0)
     assert x.grad is None and x.grad_numpy() is None
+    assert pack(np.zeros((3, 4, 5, 2))).grad_numpy() is None
     x.grad = np.array([5.0])
     assert x.grad_numpy() is x.grad
     x.zero_grad()
@@ -287,6 +288,7 @@ def test_as_an_array_it_keeps_its_dtype_unless_another_is_asked_for():
     assert np.asarray(x).dtype == np.float32 and np.asarray(x) is x.numpy()
     assert np.asarray(x, np.float64).dtype == np.float64
     assert np.shares_memory(np.asarray(x, np.float32), x.data)
+    assert x.__array__(np.float64).dtype == np.float64
     copied = x.__array__(copy=True)
     assert np.array_equal(copied, x.data) and not np.shares_memory(copied, x.data)
     with pytest.raises(ArgumentError, match=r"requires a gradient .* by itself; ask for x\.numpy\(\)"):
