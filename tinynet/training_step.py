@@ -46,17 +46,17 @@ class TrainingStep:
         images  int64 (n,): their places in the data set, on which dropout depends
         """
         if not self._may_record(batch, labels):
-            return self._compute(batch, labels, self._context(images))
+            return self._ordinary(batch, labels, images)
         shape = (batch.shape, batch.dtype, None if labels is None else (labels.shape, labels.dtype))
         if shape not in self._seen:
             self._seen[shape] = None
-            return self._compute(batch, labels, self._context(images))
+            return self._ordinary(batch, labels, images)
         recorded = self._seen[shape]
         if recorded is None:
             recorded = self._seen[shape] = _Recorded(self, batch, labels, images)
             return recorded.result()
         if recorded.made.refused or not recorded.same_arrays():
-            return self._compute(batch, labels, self._context(images))
+            return self._ordinary(batch, labels, images)
         return recorded(batch, labels, images)
 
     def _may_record(self, batch: np.ndarray, labels: Any) -> bool:
@@ -66,19 +66,22 @@ class TrainingStep:
         classes = classes and self.model.compiled()[1].wants_logits
         return batch.dtype in (np.uint8, np.float32) and (classes or labels is None)
 
+    def _ordinary(self, batch: np.ndarray, labels: Any, images: np.ndarray) -> tuple[float, Tensor]:
+        value, output = self._compute(batch, labels, self._context(images))
+        return value.item(), output
+
     def _context(self, images: np.ndarray) -> Context:
         loss = self.model.compiled()[1]
         return Context(True, self.seed, self.epoch, images, logits=loss.wants_logits)
 
-    def _compute(self, batch: np.ndarray, labels: Any, context: Context) -> tuple[float, Tensor]:
+    def _compute(self, batch: np.ndarray, labels: Any, context: Context) -> tuple[Tensor, Tensor]:
         loss = self.model.compiled()[1]
         inputs = self.model.to_tensor(batch)
         target = inputs if labels is None else self.model.target(batch, labels)
         output = self.model(inputs, context)
         value = loss(output, target)
         value.backward()
-        self.value = value
-        return value.item(), output
+        return value, output
 
 
 class _Recorded:
@@ -95,9 +98,10 @@ class _Recorded:
             (layer.buffers, name, array) for layer in leaves for name, array in layer.buffers.items()
         ]
         with recording() as made:
-            _, self.output = step._compute(self.batch, self.labels, self.context)
+            self.value, self.output = step._compute(self.batch, self.labels, self.context)
         self.made: Recording = made
-        self.value, self.gradients = step.value, [parameter.grad for parameter in self.parameters]
+        self.given = made.given.get(id(self.batch))
+        self.gradients = [parameter.grad for parameter in self.parameters]
 
     def same_arrays(self) -> bool:
         """Whether weights and running statistics lie where they lay, and the same ones are frozen."""
@@ -109,7 +113,10 @@ class _Recorded:
         return self.value.item(), self.output
 
     def __call__(self, batch: np.ndarray, labels: Any, images: np.ndarray) -> tuple[float, Tensor]:
-        np.copyto(self.batch, batch)
+        if self.given is None:
+            np.copyto(self.batch, batch)
+        else:
+            self.given.array = np.ascontiguousarray(batch)
         if self.labels is not None:
             np.copyto(self.labels, labels)
         self.context.images = images

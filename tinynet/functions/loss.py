@@ -98,15 +98,17 @@ def softmax_cross_entropy(logits: Any, labels: Any, *, smoothing: float = 0.0) -
         raise ArgumentError(
             f"softmax_cross_entropy: smoothing must be at least 0 and below 1, got {smoothing!r}"
         )
-    classes, given = logits.shape[1], as_tensor(labels).numpy()
+    given, wanted = as_tensor(labels).numpy(), logits.shape
 
-    def target() -> np.ndarray:
-        distribution = _distribution(given, logits)
+    def smoothed(distributions: np.ndarray) -> np.ndarray:
         if smoothing:
-            distribution = (1 - smoothing) * distribution + smoothing / classes
-        return distribution.astype(logits.dtype)
+            distributions = (1 - smoothing) * distributions + smoothing / wanted[1]
+        return distributions.astype(logits.dtype)
 
-    return SoftmaxCrossEntropy(before(target))(logits)
+    if given.shape == wanted:
+        return SoftmaxCrossEntropy(before(lambda: smoothed(_distributions(given))))(logits)
+    of_class = smoothed(np.eye(wanted[1]))
+    return SoftmaxCrossEntropy(before(lambda: of_class[_classes(given, wanted)]))(logits)
 
 
 def binary_cross_entropy(logits: Any, labels: Any) -> Tensor:
@@ -140,24 +142,26 @@ def mean_squared_error(x: Any, target: Any) -> Tensor:
     return function(*pack_alike("mean_squared_error", x, target))
 
 
-def _distribution(labels: np.ndarray, logits: Tensor) -> np.ndarray:
-    count, classes = logits.shape
-    if labels.shape == (count, classes):
-        # The gradient takes it that they sum to 1; float32 probabilities do so within rounding.
-        if not ((labels >= 0).all() and (np.abs(labels.sum(axis=1) - 1.0) < 1e-4).all()):
-            raise ArgumentError(
-                "softmax_cross_entropy: target distributions must not be negative and must sum to 1 a row"
-            )
-        return labels
+def _distributions(labels: np.ndarray) -> np.ndarray:
+    # The gradient takes it that they sum to 1; float32 probabilities do so within rounding.
+    if not ((labels >= 0).all() and (np.abs(labels.sum(axis=1) - 1.0) < 1e-4).all()):
+        raise ArgumentError(
+            "softmax_cross_entropy: target distributions must not be negative and must sum to 1 a row"
+        )
+    return labels
+
+
+def _classes(labels: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """The labels as indices; wanted: images and classes."""
+    count, classes = wanted
     if labels.shape != (count,):
-        raise ShapeError(f"softmax_cross_entropy: logits have shape {logits.shape}, labels {labels.shape}")
+        raise ShapeError(f"softmax_cross_entropy: logits have shape {wanted}, labels {labels.shape}")
     if labels.dtype.kind not in "iub":
         raise ArgumentError(f"softmax_cross_entropy: class labels must be integers, got {labels.dtype}")
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+    indices = labels.astype(np.int64)
+    if np.maximum.reduce(indices.view(np.uint64)) >= classes:  # a negative one is the largest of all
         raise ArgumentError(
             f"softmax_cross_entropy: labels run from {labels.min()} to {labels.max()}, "
             f"wanted 0 to {classes - 1}"
         )
-    units = np.zeros((count, classes))
-    units[np.arange(count), labels.astype(np.int64)] = 1.0
-    return units
+    return indices

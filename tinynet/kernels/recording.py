@@ -57,12 +57,20 @@ class Piece:
 
 
 @dataclass
+class Given:
+    """What is put in from outside: `array` lies elsewhere each time, its shape and dtype are the same."""
+
+    array: np.ndarray
+
+
+@dataclass
 class Recording:
     """What a step did.  refused: why it cannot be done again, if so."""
 
     first: list[Call] = field(default_factory=list)
     middle: list[Call | Piece] = field(default_factory=list)
     last: list[Call] = field(default_factory=list)
+    given: dict[int, Given] = field(default_factory=dict)  # by the id of the array that they began with
     refused: str | None = None
     stretches: list[Call] | None = None  # the middle with neighbouring pieces joined (numba/parallel.py)
 
@@ -114,6 +122,12 @@ def _kept(call: Call, calls: list | None) -> Any:
     array = np.asarray(result)  # where the next results will be put too
     calls.append(lambda: np.copyto(array, call()))
     return array
+
+
+def given(array: np.ndarray) -> Given:
+    """Where work finds the array, instead of keeping it: done again, another may stand in its place."""
+    made = being_made()
+    return Given(array) if made is None else made.given.setdefault(id(array), Given(array))
 
 
 def refuse(why: str) -> None:

@@ -24,7 +24,7 @@ from tinynet.kernels.numba.convolution import weighted_sums_of_blocks
 from tinynet.kernels.numba.memory import empty, flat, scratch
 from tinynet.kernels.numba.padding import copy_inside, fill
 from tinynet.kernels.numba.parallel import group_edges, over_blocks, over_some_groups
-from tinynet.kernels.numba.products import kept_numbers, outer_products, weighted_sums
+from tinynet.kernels.numba.products import kept_numbers, outer_products, tile_edges, weighted_sums
 from tinynet.kernels.numba.rearranging import added_up, rearranged
 from tinynet.kernels.numba.simd import (
     LANES,
@@ -40,21 +40,25 @@ from tinynet.kernels.numba.simd import (
     where_place,
     zero,
 )
+from tinynet.kernels.numba.tiles import ROWS
 from tinynet.kernels.numba.winograd import winograd_sums
 from tinynet.kernels.recording import after, before
 
 
 @inlined
-def _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db):
-    """The gradient of the convolution's result into the middle of an image of zeros; its sums into db."""
+def _spread(dy, y, code, block, outputs, low, high, size, image, relu, pool, spread, db):
+    """The gradient of the convolution's result into the middle of an image of zeros; its sums into db.
+
+    Of the outputs low..high, which become the image's first planes.
+    """
     height, width = size
     top, left, image_height, image_width = image
     step = 2 if pool else 1
-    for o in range(outputs):
+    for o in range(low, high):
         total = zero(dy)
         for i in range(height):
             source = ((block * outputs + o) * height + i) * width * 16
-            target = ((o * image_height + i * step + top) * image_width + left) * 16
+            target = (((o - low) * image_height + i * step + top) * image_width + left) * 16
             for _ in range(width):
                 cotangent = load(dy, source)
                 if pool:
@@ -105,26 +109,33 @@ def _backward(
 ):  # fmt: skip
     """Groups first..last of blocks, each with its own sums; group g is the blocks edges[g]..edges[g + 1].
 
-    For every block: spread the cotangent, add to dw and db, write dx.
+    For every block: spread the cotangent, add to dw and db, write dx.  Where dx is not wanted, the
+    cotangent is spread for one tile of outputs after another: 16 planes of 32x32 would not stay in the
+    second-level cache.
     """
     channels, height, width = shape
     phases, count = taps.shape
     plane, image_plane = height * width * 16, image[2] * image[3] * 16
+    tall, two = tile_edges(outputs)
     fill(spread, 0, spread.size)  # what lies around and between what is spread stays zero
     fill(padded, 0, padded.size)
     for group in range(first, last):
         for block in range(edges[group], edges[group + 1]):
-            _spread(dy, y, code, block, outputs, size, image, relu, pool, spread, db[group])
             source = offset(x, block * channels * plane)
             if padded.size > 0:
                 copy_inside(source, channels, height, width, padding, padded)
                 source = pointer(padded)
-            for phase in range(phases):
-                outer_products(
-                    source, pointer(spread), image_plane, 0, outputs, offset(taps, phase * count), count,
-                    pointer(sources), offset(dy_targets, phase * sources.size), sources.size,
-                    offset(dw, (group * phases + phase) * outputs * count),
-                )  # fmt: skip
+            low = 0
+            while low < outputs:
+                high = outputs if needs_input else low + (ROWS if low < tall else 2 if low < two else 1)
+                _spread(dy, y, code, block, outputs, low, high, size, image, relu, pool, spread, db[group])
+                for phase in range(phases):
+                    outer_products(
+                        source, pointer(spread), image_plane, 0, high - low, offset(taps, phase * count),
+                        count, pointer(sources), offset(dy_targets, phase * sources.size), sources.size,
+                        offset(dw, ((group * phases + phase) * outputs + low) * count),
+                    )  # fmt: skip
+                low = high
             if not needs_input:
                 continue
             # The same sums of the cotangent image, with transposed weights.
@@ -228,9 +239,11 @@ def conv_block_backward(
     flat_code = np.empty(0, np.uint8) if code is None else flat(code)
     flat_dx = dx.reshape(-1)
 
+    planes = outputs if needs_input else min(outputs, ROWS)
+
     def task(first: int, last: int) -> None:
         padded = scratch("padded", tables.padded_size(channels), x.dtype)
-        spread = scratch("spread", outputs * tables.image[2] * tables.image[3] * LANES, x.dtype)
+        spread = scratch("spread", planes * tables.image[2] * tables.image[3] * LANES, x.dtype)
         kept = scratch("winograd" if by_winograd else "kept", room, x.dtype)
         _backward(
             flat_dy, flat_x, flat_y, flat_code, packed, tables.taps, tables.sources, tables.dy_targets,
@@ -240,13 +253,16 @@ def conv_block_backward(
         )  # fmt: skip
 
     over_some_groups(task, blocks, 2 * _work(tables, blocks, outputs))
-    mixed = added_up(dw, tables.gradient_order)
-    gradient = after(lambda: unmix_weights(mixed, weight.shape, tables))
-    return dx if needs_input else None, gradient, added_up(db, np.arange(outputs))
+    gradient = added_up(dw, tables.gradient_order)
+    if tables.mixing is None:
+        unmixed = gradient.reshape(weight.shape)
+    else:
+        unmixed = after(lambda: unmix_weights(gradient, weight.shape, tables))
+    return dx if needs_input else None, unmixed, added_up(db, np.arange(outputs))
 
 
 def _mixed(weight: np.ndarray, tables: Tables) -> np.ndarray:
-    return before(lambda: mix_weights(weight, tables))
+    return weight if tables.mixing is None else before(lambda: mix_weights(weight, tables))
 
 
 def _work(tables: Tables, blocks: int, outputs: int) -> float:

@@ -8,6 +8,7 @@ from tinynet.kernels.numba.compile import kernel
 from tinynet.kernels.numba.memory import empty, flat
 from tinynet.kernels.numba.parallel import over_blocks
 from tinynet.kernels.numba.simd import LANES, multiply_add, offset, splat, store, transpose_bytes, widen_bytes
+from tinynet.kernels.recording import given
 
 ELEMENT = 8.0  # what an element of such a pass costs, in multiply-adds
 
@@ -106,12 +107,14 @@ def pack_bytes(images: np.ndarray, scale: np.ndarray, shift: np.ndarray, lanes: 
     count, height, width, channels = images.shape
     blocks = -(-count // LANES)
     packed = empty((blocks, channels, height, width, LANES), np.float32)
-    source, target = flat(images), packed.reshape(-1)
+    source, target = given(np.ascontiguousarray(images)), packed.reshape(-1)
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
 
     def task(first: int, last: int) -> None:
         bytes_ = np.empty(256 * channels, np.uint8)
-        _pack_bytes(source, scale, shift, count, height * width, channels, first, last, bytes_, target)
+        _pack_bytes(
+            source.array.ravel(), scale, shift, count, height * width, channels, first, last, bytes_, target
+        )
 
     over_blocks(task, blocks, packed.size * ELEMENT)
     return packed
