@@ -696,3 +696,53 @@ def test_an_optimiser_says_what_it_is():
     assert text.startswith("SGD(learning_rate=Cosine(initial=0.1, steps=10")
     assert "momentum=0.9" in text
     assert isinstance(SGD(), Optimizer)
+
+
+def change(parameters, what):
+    first = next(iter(parameters.values()))
+    if what == "numbers of the gradients":
+        for parameter in parameters.values():
+            parameter.grad[...] = -2 * parameter.grad
+    elif what == "a gradient's array":
+        first.grad = first.grad + 1
+    elif what == "a parameter's array":
+        first.data = first.data + 1
+    elif what == "what is frozen":
+        first.requires_grad = False
+    else:
+        first.name = "bias"
+
+
+@pytest.mark.parametrize("gradient_dtype", ["float32", "float64"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=repr)
+@pytest.mark.parametrize(
+    "what",
+    ["numbers of the gradients", "a gradient's array", "a parameter's array", "what is frozen", "a name"],
+)
+def test_a_step_sees_what_changed_since_the_last(variant, what, gradient_dtype):
+    """As one does that looks at everything anew, which a copy of it has to."""
+    both = []
+    for fresh in (False, True):
+        optimizer, parameters = copy.deepcopy(variant), parameters_like(ARRAYS, "float32")
+        for parameter in parameters.values():
+            parameter.grad = np.ones(parameter.shape, gradient_dtype)
+        optimizer.step(parameters)
+        change(parameters, what)
+        if fresh:
+            optimizer = copy.deepcopy(optimizer)
+        optimizer.step(parameters)
+        both.append(parameters)
+    for name, parameter in both[0].items():
+        np.testing.assert_array_equal(parameter.data, both[1][name].data, err_msg=name)
+
+
+def test_a_copy_of_model_and_optimizer_goes_on_by_itself():
+    optimizer, parameters = AdamW(), parameters_like(ARRAYS, "float32")
+    for parameter in parameters.values():
+        parameter.grad = np.ones(parameter.shape, np.float32)
+    optimizer.step(parameters)
+    other, copied = copy.deepcopy((optimizer, parameters))
+    other.step(copied)
+    optimizer.step(parameters)
+    for name, parameter in parameters.items():
+        np.testing.assert_array_equal(parameter.data, copied[name].data, err_msg=name)

@@ -29,11 +29,45 @@ from tinynet.tensor import Tensor
 
 Array = np.ndarray
 Rate = float | Schedule | Mapping[str, Any]  # what may be given as a learning rate
-Chosen = tuple[
-    str, Array, Array, Any
-]  # a parameter's name, data, gradient and the kernel set for their dtype
+# A parameter's name, data, gradient and the kernel set for their dtype.
+Chosen = tuple[str, Array, Array, Any]
 
 _USUAL = (np.dtype(np.float32), np.dtype(np.float64))  # what every kernel set knows; NumPy's knows others too
+
+
+class _Looked:
+    """What a step found to update; while the arrays stay the same, the next need not look again.
+
+    In a recorded training step they do (training_step.py), and looking took a third of the update.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], chosen: list[Chosen]):
+        self.chosen, self.active = chosen, kernels.active()
+        self.seen = [(key, p, p.name, p.data, p.grad, p.requires_grad) for key, p in parameters.items()]
+        self.decaying = [decays(parameters[key]) for key, *_ in chosen]
+        # A gradient of another dtype was converted: the next may have other numbers in the same array.
+        self.lasting = all(gradient is parameters[key].grad for key, _, gradient, _ in chosen)
+
+    def are(self, parameters: Mapping[str, Tensor]) -> bool:
+        """Whether these are the same parameters with the same arrays."""
+        return (
+            self.lasting
+            and isinstance(parameters, Mapping)
+            and len(parameters) == len(self.seen)
+            and kernels.active() is self.active
+            and all(
+                key == name
+                and tensor is p
+                and p.name == called
+                and p.data is data
+                and p.grad is gradient
+                and p.requires_grad == learns
+                and data.flags.writeable
+                for (key, tensor), (name, p, called, data, gradient, learns) in zip(
+                    parameters.items(), self.seen, strict=True
+                )
+            )
+        )
 
 
 class Optimizer(Configured):
@@ -62,6 +96,10 @@ class Optimizer(Configured):
         # Updates of each parameter: fewer than iterations if it was frozen for a time.
         self._updates: dict[str, int] = {}
         self._slots: dict[str, dict[str, Array]] = {}
+        self._last: _Looked | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}  # its views would be copied to arrays of their own
 
     @property
     def _kind(self) -> str:
@@ -128,24 +166,35 @@ class Optimizer(Configured):
         that overflows where squares are averaged (with `check_finite`), ShapeError for a gradient or slot
         of another shape than its parameter, ArgumentError where there is nothing to update.
         """
-        kind = self._kind
-        chosen = _with_gradients(kind, parameters)
-        if not chosen:
-            raise ArgumentError(f"{kind}.step: no parameter has a gradient, wanted backward() called first")
-        for key, data, gradient, _ in chosen:
-            self._check(key, data, gradient)
+        last = self._last
+        if last is None or not last.are(parameters):
+            last = self._look(parameters)
         if self.check_finite:
-            _refuse_non_finite(f"{kind}.step {self.iterations}", chosen, "mean_square" in self.slots)
+            _refuse_non_finite(
+                f"{self._kind}.step {self.iterations}", last.chosen, "mean_square" in self.slots
+            )
         rate = self.current_learning_rate
-        for key, data, gradient, kernel_set in chosen:
+        for (key, data, gradient, kernel_set), decaying in zip(last.chosen, last.decaying, strict=True):
             slots = self._slots.get(key)
             if slots is None:
                 slots = self._slots[key] = {slot: np.zeros_like(data) for slot in self.slots}
             count = self._updates.get(key, 0) + 1
-            decay = self.weight_decay if decays(parameters[key]) else 0.0
+            decay = self.weight_decay if decaying else 0.0
             self.update(kernel_set, data, gradient, slots, rate, decay, count)
             self._updates[key] = count
         self.iterations += 1
+        self._last = last
+
+    def _look(self, parameters: Mapping[str, Tensor]) -> _Looked:
+        """What there is to update, checked."""
+        chosen = _with_gradients(self._kind, parameters)
+        if not chosen:
+            raise ArgumentError(
+                f"{self._kind}.step: no parameter has a gradient, wanted backward() called first"
+            )
+        for key, data, gradient, _ in chosen:
+            self._check(key, data, gradient)
+        return _Looked(parameters, chosen)
 
     def _check(self, key: str, data: Array, gradient: Array) -> None:
         shape, dtype = data.shape, data.dtype
@@ -232,7 +281,7 @@ class Optimizer(Configured):
                 _check_slot(where, key, slot, array, like)
         self.schedule.load_state(scalars["schedule"])
         self.iterations, self.learning_rate_scale = iterations, scale
-        self._updates, self._slots = updates, restored
+        self._updates, self._slots, self._last = updates, restored, None
 
     def config(self) -> dict[str, Any]:
         """Kind and arguments, as JSON can hold them, for `optimizer_from_config`."""
@@ -297,8 +346,9 @@ def _refuse_non_finite(where: str, chosen: list[Chosen], squares: bool) -> None:
 
     An infinite mean square would divide every later gradient: the number would never change again.
     """
+    limits = {dtype: float(np.sqrt(np.finfo(dtype).max)) for dtype in {g.dtype for _, _, g, _ in chosen}}
     for key, _, gradient, kernel_set in chosen:
-        limit = float(np.sqrt(np.finfo(gradient.dtype).max)) if squares else np.inf
+        limit = limits[gradient.dtype] if squares else np.inf
         if not kernel_set.all_finite(gradient, limit):
             found = "NaN" if np.isnan(gradient).any() else "infinity"
             if np.isfinite(gradient).all():
