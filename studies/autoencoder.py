@@ -24,7 +24,7 @@ from studies import drawing, published
 from studies.components import Components, principal_components
 from studies.fitting import History, as_the_report, at_best, fit, one_cycle
 from studies.folds import data_of
-from studies.study import Findings, Settings, kept, number, with_interval
+from studies.study import Findings, Settings, kept, with_interval
 from tinynet import plots
 from tinynet.data.augment import TABLE_2, Augmentation
 from tinynet.data.corruption import Corruption
@@ -34,6 +34,7 @@ from tinynet.metrics import evaluate_probabilities, patient_numbers
 from tinynet.random import permutation
 from tinynet.resampling import Resampling, percentiles
 from tinynet.runs.data import RunData
+from tinynet.texts import number
 
 TITLE = "The autoencoder"
 SIZE, COMPONENTS = 32, 64  # 64 numbers is what the encoder leaves of a cell: 4 x 4 x 4

@@ -19,7 +19,7 @@ import tinynet as tn
 from studies import drawing, published, small_cnn
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
 from studies.sizes import BATCH, microseconds
-from studies.study import Findings, Settings, kept, number, with_interval
+from studies.study import Findings, Settings, kept, with_interval
 from tinynet import image_files, plots, report
 from tinynet.calibration import best_temperature
 from tinynet.data import scan_folder
@@ -32,6 +32,7 @@ from tinynet.runs import RunConfig, predictions
 from tinynet.runs.crossvalidation import VALIDATION_FILE, Pooled
 from tinynet.runs.data import RunData
 from tinynet.runs.predictions import Predictions
+from tinynet.texts import number
 
 TITLE = "Evaluation"
 FIGURES = ("accuracy", "loss", "f1", "precision", "specificity", "sensitivity")

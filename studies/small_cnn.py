@@ -22,12 +22,13 @@ import tinynet as tn
 from studies import drawing, published
 from studies.fitting import History, at_best
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
-from studies.study import Findings, Settings, number, with_interval
+from studies.study import Findings, Settings, with_interval
 from tinynet import plots
 from tinynet.errors import DataError
 from tinynet.random import permutation
 from tinynet.runs import RunConfig
 from tinynet.runs.run import MODEL_FILE
+from tinynet.texts import number
 
 TITLE = "The small CNN"
 SAMPLES = 4

@@ -10,7 +10,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
-NOTICE = "Not a medical device; for research and teaching."
+from tinynet.texts import NOTICE, printable
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #222; background: #fff;
@@ -47,7 +47,7 @@ def text(value: object) -> str:
     Control characters, undecodable bytes and marks that turn the direction of writing, all of which
     names of files can have, are shown as escapes.
     """
-    return html.escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)), quote=True)
+    return html.escape(printable(str(value)), quote=True)
 
 
 def page(title: str, body: Iterable[str], head: str = "") -> bytes:

@@ -22,6 +22,7 @@ import numpy as np
 from .errors import ArgumentError, FileAccessError, MissingDependencyError, ShapeError
 from .metrics import auc, roc_curve
 from .random import permutation
+from .texts import NOTICE, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 _BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#222222"
-_NOTICE = "Not a medical device; for research and teaching."
 _CLASS_NAMES = ("uninfected", "infected")
 
 
@@ -222,7 +222,7 @@ def confusion_figure(confusion: Mapping[str, int], class_names: Sequence[str] = 
     for row in range(2):
         for column in range(2):
             colour = "white" if share[row, column] > 0.55 else _INK
-            per_cent = f"{100 * share[row, column]:.1f} %" if total[row, 0] else "no cells"
+            per_cent = percent(share[row, column]) if total[row, 0] else "no cells"
             axes.text(
                 column, row - 0.06, f"{counts[row, column]:,}",
                 ha="center", va="center", fontsize=19, color=colour,
@@ -345,5 +345,5 @@ def _plain(axes: Axes, across: str, up: str) -> None:
 
 
 def _notice(figure: Figure) -> None:
-    artist: Any = figure.supxlabel(_NOTICE, fontsize=8, color="#6B6B6B")
+    artist: Any = figure.supxlabel(NOTICE, fontsize=8, color="#6B6B6B")
     artist.set_style("italic")

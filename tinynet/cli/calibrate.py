@@ -13,15 +13,14 @@ import sys
 from typing import Any
 
 from tinynet.cli.output import (
-    NOTICE,
     at_one_in_a_hundred,
     chosen_lines,
-    interval_text,
     json_text,
     load_classifier,
+    metric_lines,
     note,
-    printable,
 )
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "choose a model's temperature and threshold on cells it was not trained on"
 
@@ -97,10 +96,7 @@ def _table(out: str, found: dict[str, Any]) -> list[str]:
         if part in found:
             figures = found[part]
             lines.append(f"{title}, {figures['n']} cells")
-            for name in ("accuracy", "sensitivity", "specificity"):
-                if figures[name] is not None:
-                    interval = interval_text(figures["intervals"][name])
-                    lines.append(f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval})")
+            lines += metric_lines(figures, ("accuracy", "sensitivity", "specificity"))
     if "test" in found:
         lines += at_one_in_a_hundred(found["test"])
     return lines

@@ -11,8 +11,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, note, printable
+from tinynet.cli.output import json_text, note
 from tinynet.errors import DataError
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.runs.predictions import Predictions

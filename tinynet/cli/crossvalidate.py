@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.output import json_text
 from tinynet.cli.train import add_training_arguments, command_of, diverged, given_options
 from tinynet.errors import ArgumentError, NonFiniteError
+from tinynet.texts import printable
 
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig

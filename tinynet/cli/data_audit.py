@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, note, printable
+from tinynet.cli.output import json_text, note
 from tinynet.errors import ArgumentError, DataError, FileAccessError
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.data.audit import Audit

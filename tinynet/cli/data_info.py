@@ -9,7 +9,8 @@ import argparse
 import sys
 from typing import Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.output import json_text
+from tinynet.texts import printable
 
 SUMMARY = "count cells, patients, classes, sizes, stain and odd files"
 

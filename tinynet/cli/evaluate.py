@@ -13,17 +13,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import (
-    NOTICE,
-    at_one_in_a_hundred,
-    infected_probability,
-    interval_text,
-    json_text,
-    load_classifier,
-    note,
-    printable,
-)
+from tinynet.cli.output import at_one_in_a_hundred, infected_probability, json_text, load_classifier, note
 from tinynet.errors import ArgumentError
+from tinynet.texts import NOTICE, interval, metric, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -254,8 +246,8 @@ def _table(figures: dict[str, Any]) -> list[str]:
         f"{'':<14}{'at ' + format(figures['threshold'], '.4g'):<10}{'95 % interval':<20}at 0.5",
     ]
     for key in _FIGURES:
-        interval = interval_text(intervals[key]) if key in intervals else ""
-        lines.append(f"{key:<14}{_number(figures[key]):<10}{interval:<20}{_number(half[key])}".rstrip())
+        ends = interval(intervals[key]) if key in intervals else ""
+        lines.append(f"{key:<14}{metric(figures[key]):<10}{ends:<20}{metric(half[key])}".rstrip())
     counts, at_half = figures["confusion"], half["confusion"]
     names = {
         "tp": "infected, found",
@@ -274,7 +266,3 @@ def _table(figures: dict[str, Any]) -> list[str]:
     if figures["part"] != "all" and figures["patients"] is None:
         lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

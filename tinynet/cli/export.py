@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tinynet.cli.output import NOTICE, printable
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "write a model in a form that other programs run"
 

@@ -11,7 +11,8 @@ import argparse
 import sys
 from typing import Any
 
-from tinynet.cli.output import NOTICE, interval_text, json_text, printable
+from tinynet.cli.output import json_text, metric_lines
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "classify cells by a layer's features: nearest neighbours, or a support-vector machine"
 
@@ -91,10 +92,7 @@ def _table(facts: dict[str, Any]) -> list[str]:
         figures = facts[part]
         patients = f" of {figures['patients']} patients" if figures["patients"] else ""
         lines.append(f"{part}: {figures['n']} cells{patients}")
-        for name in ("accuracy", "sensitivity", "specificity", "auc"):
-            if figures[name] is not None:
-                interval = interval_text(figures["intervals"][name])
-                lines.append(f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval})")
+        lines += metric_lines(figures, ("accuracy", "sensitivity", "specificity", "auc"))
     if facts["split"] == "image":
         lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
     return lines

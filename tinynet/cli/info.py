@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.output import json_text
+from tinynet.texts import printable
 
 SUMMARY = "show versions, the kernels in use and why, cache folders and shipped models"
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 
-from tinynet.cli.output import NOTICE, printable
 from tinynet.errors import ArgumentError
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "show filters, activation maps and heatmaps of a model for a picture"
 

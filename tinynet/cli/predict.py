@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tinynet.cli.output import NOTICE, json_text, load_classifier, note, printable
+from tinynet.cli.output import json_text, load_classifier, note
 from tinynet.errors import DataError
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.cli.answers import Answer

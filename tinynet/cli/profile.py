@@ -11,7 +11,8 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import json_text, note, percent, printable
+from tinynet.cli.output import json_text, note
+from tinynet.texts import number, percent, printable
 
 if TYPE_CHECKING:
     from tinynet.model import Sequential
@@ -160,10 +161,9 @@ def _half(measured: Profile, values: Pass) -> str:
     if not values.seconds:
         return f"{'-':>9}{'-':>9}{'-':>9}{'-':>8}"
     share = measured.share_of_peak(values.gflops)
-    rate = "-" if values.gflops is None else f"{values.gflops:.1f}"
     return (
-        f"{values.seconds * 1e3:9.3f}{rate:>9}{'-' if share is None else percent(share):>9}"
-        f"{values.bytes / 1e6:8.2f}"
+        f"{values.seconds * 1e3:9.3f}{number(values.gflops, 1):>9}"
+        f"{'-' if share is None else percent(share):>9}{values.bytes / 1e6:8.2f}"
     )
 
 

@@ -12,7 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, load_classifier, printable
+from tinynet.cli.output import json_text, load_classifier
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.runs.quantization import Quantized

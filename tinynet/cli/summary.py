@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from tinynet.cli.output import printable
+from tinynet.texts import printable
 
 SUMMARY = "show a model's layers, what they cost, and how it was made"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.output import at_one_in_a_hundred, chosen_lines
 from tinynet.cli.recipe_options import FLAGS, add_recipe_options, recipe_options, words
+from tinynet.texts import NOTICE
 
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig
@@ -210,7 +211,7 @@ def _report(result: dict[str, Any], folder: Path) -> str:
         f"model: {folder / 'model.safetensors'} ({result['file_bytes']:,} bytes)"
         + (f"; plots: {plots}" if plots.is_dir() else "")
     )
-    lines.append("Not a medical device; for research and teaching.")
+    lines.append(NOTICE)
     return "\n".join(lines)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tinynet import files
 from tinynet.errors import FileAccessError
+from tinynet.texts import NOTICE
 
-NOTICE = "Not a medical device; for research and teaching."
 # What browsers show, by extension; files of other kinds are named instead.
 _TYPES = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif", ".bmp": "bmp",
