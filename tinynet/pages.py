@@ -79,17 +79,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: in
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
+def address(data: bytes, kind: str = "png") -> str:
+    """Where a page finds a picture that it holds itself: the bytes of a file of this kind, png, jpeg, ..."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def picture(source: bytes | str, alternative: str, width: int, pixels: bool = False) -> str:
     """A picture, `width` CSS pixels wide: the bytes of a PNG, which go into the page, or its path beside it.
 
     alternative: what it shows, as text.  pixels: enlarge without smoothing.
     """
-    if isinstance(source, bytes):
-        address = "data:image/png;base64," + base64.b64encode(source).decode("ascii")
-    else:
-        address = text(source)
+    place = address(source) if isinstance(source, bytes) else text(source)
     kind = ' class="pixels"' if pixels else ""
-    return f'<img src="{address}" alt="{text(alternative)}" width="{width}"{kind}>'
+    return f'<img src="{place}" alt="{text(alternative)}" width="{width}"{kind}>'
 
 
 def figure(content: str, caption: str, width: int | None = None) -> str:
