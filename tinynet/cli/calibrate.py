@@ -12,6 +12,7 @@ import argparse
 import sys
 from typing import Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import (
     at_one_in_a_hundred,
     chosen_lines,
@@ -33,13 +34,9 @@ _PARTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument(
         "--part",
         choices=("validation", "all"),
@@ -49,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-sensitivity", type=float, metavar="S", help="choose a threshold, too")
     parser.add_argument("--keep-temperature", action="store_true", help="choose only the threshold")
     parser.add_argument("--out", metavar="FILE", required=True, help="the new model file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

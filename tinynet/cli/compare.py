@@ -11,6 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_json
 from tinynet.cli.output import json_text, note
 from tinynet.errors import DataError
 from tinynet.texts import NOTICE, printable
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-half", action="store_true", help="judge at 0.5 instead of the thresholds in the files"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_json(parser, "instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:

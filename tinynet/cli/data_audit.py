@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import FOLDER, add_json, add_quiet
 from tinynet.cli.output import json_text, note
 from tinynet.errors import ArgumentError, DataError, FileAccessError
 from tinynet.texts import NOTICE, printable
@@ -32,7 +33,7 @@ CUT_OFFS = (50, 100, 250, 500, 1000, 2000, 4000)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/")
+    parser.add_argument("data", metavar="DIR", help=FOLDER)
     parser.add_argument(
         "--predictions", metavar="CSV", help="predictions.csv of a finished tinynet crossvalidate"
     )
@@ -50,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=int, default=120, help="pictures in the gallery; default: 120")
     parser.add_argument("--against", metavar="LIST", help="another list of doubtful images to compare with")
     parser.add_argument("--out", metavar="DIR", required=True, help="where the results go")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_json(parser)
+    add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from typing import Any
 
+from tinynet.cli.options import FOLDER, add_exclude, add_json
 from tinynet.cli.output import json_text
 from tinynet.texts import printable
 
@@ -19,17 +20,15 @@ _SHOWN = 10  # odd and unreadable files in the table; --json has all
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/")
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    parser.add_argument("data", metavar="DIR", help=FOLDER)
+    add_exclude(parser)
     parser.add_argument(
         "--check",
         action="store_true",
         help="also what tinynet predict would not take for one segmented cell (four milliseconds a picture)",
     )
     parser.add_argument("--patients", action="store_true", help="add a line for every patient")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_json(parser, "instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import at_one_in_a_hundred, infected_probability, json_text, load_classifier, note
 from tinynet.errors import ArgumentError
 from tinynet.texts import NOTICE, interval, metric, printable
@@ -31,15 +32,11 @@ _FIGURES = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument("--part", choices=PARTS, default="all", help="of the training's split; default: all")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
     parser.add_argument(
         "--report", metavar="DIR", help="write a page to open in a browser, and report.json, into this folder"
     )

@@ -11,6 +11,7 @@ import argparse
 import sys
 from typing import Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import json_text, metric_lines
 from tinynet.texts import NOTICE, printable
 
@@ -19,13 +20,9 @@ SUMMARY = "classify cells by a layer's features: nearest neighbours, or a suppor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument(
         "--layer",
         action="append",
@@ -43,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--penalty", type=float, default=0.01, metavar="C", help="of svm; default: 0.01")
     parser.add_argument("--split", choices=("patient", "image"), help="where the file does not say it")
     parser.add_argument("--seed", type=int, help="where the file does not say it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

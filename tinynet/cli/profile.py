@@ -11,6 +11,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_json
 from tinynet.cli.output import json_text, note
 from tinynet.texts import number, percent, printable
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="default: TINYNET_NUM_THREADS, or every processor"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser, "instead")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import json_text, load_classifier
 from tinynet.texts import NOTICE, printable
 
@@ -26,15 +27,11 @@ _PARTS = {"test": "test patients", "test_all_labels": "test patients, all labels
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
     parser.add_argument("--to", choices=("int8", "float16"), required=True, help="the form of its numbers")
     parser.add_argument("--out", metavar="FILE", required=True, help="the new model file")
-    parser.add_argument(
-        "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; int8 needs it"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_data(parser, "int8 needs it")
+    add_exclude(parser)
     parser.add_argument(
         "--part",
         choices=("training", "all"),
@@ -48,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="how much of a value's range int8 covers; default: mse",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

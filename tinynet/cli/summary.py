@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from tinynet.cli.options import add_model
 from tinynet.texts import printable
 
 SUMMARY = "show a model's layers, what they cost, and how it was made"
@@ -13,7 +14,7 @@ SUMMARY = "show a model's layers, what they cost, and how it was made"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
