@@ -16,12 +16,12 @@ from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import (
     at_one_in_a_hundred,
     chosen_lines,
-    json_text,
     load_classifier,
     metric_lines,
     note,
+    print_notice,
+    print_result,
 )
-from tinynet.texts import NOTICE, printable
 
 SUMMARY = "choose a model's temperature and threshold on cells it was not trained on"
 
@@ -77,12 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
             "the figures in its file were of the old threshold and are left out of the new one",
         )
     model.save(arguments.out)
-    if arguments.json:
-        facts = {"model": arguments.model, "out": arguments.out, **found}
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(arguments.out, found))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    facts = {"model": arguments.model, "out": arguments.out, **found}
+    print_result(arguments.json, facts, lambda: _table(arguments.out, found))
+    print_notice(arguments.json)
     return 0
 
 

@@ -8,13 +8,11 @@ both have.
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import add_json
-from tinynet.cli.output import json_text, note
+from tinynet.cli.output import note, print_notice, print_result
 from tinynet.errors import DataError
-from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.runs.predictions import Predictions
@@ -55,11 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         "first": arguments.first, "second": arguments.second, "at_half": arguments.at_half, **left_out,
         "sets": sets,
     }  # fmt: skip
-    if arguments.json:
-        print(json_text(result))
-    else:
-        print("\n".join(map(printable, _table(result))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, result, lambda: _table(result))
+    print_notice(arguments.json)
     return 0
 
 

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import FOLDER, add_json, add_quiet
-from tinynet.cli.output import json_text, note
+from tinynet.cli.output import note, print_notice, print_result
 from tinynet.errors import ArgumentError, DataError, FileAccessError
-from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.data.audit import Audit
@@ -108,8 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         ours = np.zeros(len(ranked), bool)
         ours[chosen] = True
         result["against"]["on_both_lists"] = int((marks & ours).sum())
-    print(json_text(result) if arguments.json else "\n".join(map(printable, _table(result, out))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, result, lambda: _table(result, out))
+    print_notice(arguments.json)
     return 0
 
 

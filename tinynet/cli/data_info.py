@@ -10,8 +10,7 @@ import sys
 from typing import Any
 
 from tinynet.cli.options import FOLDER, add_exclude, add_json
-from tinynet.cli.output import json_text
-from tinynet.texts import printable
+from tinynet.cli.output import print_result
 
 SUMMARY = "count cells, patients, classes, sizes, stain and odd files"
 
@@ -48,10 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "stain": summary.stain(folder, loaded),
         "odd": summary.odd_pictures(folder, loaded, arguments.check),
     }
-    if arguments.json:
-        print(json_text(result))
-    else:
-        print("\n".join(map(printable, _table(result, arguments.patients))))
+    print_result(arguments.json, result, lambda: _table(result, arguments.patients))
     return 0
 
 

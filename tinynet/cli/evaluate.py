@@ -14,9 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import add_data, add_exclude, add_json, add_model
-from tinynet.cli.output import at_one_in_a_hundred, infected_probability, json_text, load_classifier, note
+from tinynet.cli.output import (
+    at_one_in_a_hundred,
+    infected_probability,
+    load_classifier,
+    note,
+    print_notice,
+    print_result,
+)
 from tinynet.errors import ArgumentError
-from tinynet.texts import NOTICE, interval, metric, printable
+from tinynet.texts import interval, metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,13 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         **about,
         **evaluate_probabilities(cells.labels, probabilities, model.threshold, *drawn),
     }
-    if arguments.json:
-        print(json_text(figures))
-    else:
-        print("\n".join(map(printable, _table(figures))))
+    print_result(arguments.json, figures, lambda: _table(figures))
     if arguments.report is not None:
         _report(arguments.report, model, cells, probabilities, figures, about)
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_notice(arguments.json)
     return 0
 
 

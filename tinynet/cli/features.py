@@ -12,8 +12,7 @@ import sys
 from typing import Any
 
 from tinynet.cli.options import add_data, add_exclude, add_json, add_model
-from tinynet.cli.output import json_text, metric_lines
-from tinynet.texts import NOTICE, printable
+from tinynet.cli.output import metric_lines, print_notice, print_result
 
 SUMMARY = "classify cells by a layer's features: nearest neighbours, or a support-vector machine"
 
@@ -71,11 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     facts = {"model": arguments.model, "classifier": arguments.classifier, **found}
-    if arguments.json:
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(facts))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, facts, lambda: _table(facts))
+    print_notice(arguments.json)
     return 0
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinynet.texts import interval, metric, percent, printable
+from tinynet.texts import NOTICE, interval, metric, percent, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,16 @@ def note(command: str, text: str) -> None:
 def json_text(value: Any, indent: int | None = 2) -> str:
     """The value as JSON in ASCII; NaN and infinity, which JSON does not have, are refused."""
     return json.dumps(value, indent=indent, allow_nan=False)
+
+
+def print_result(as_json: bool, facts: Any, table: Callable[[], Iterable[str]]) -> None:
+    """What a command found, on standard output: as JSON, or the lines that `table` makes of it."""
+    print(json_text(facts) if as_json else "\n".join(map(printable, table())))
+
+
+def print_notice(as_json: bool) -> None:
+    """The notice, on standard error where a program reads standard output."""
+    print(NOTICE, file=sys.stderr if as_json else sys.stdout)
 
 
 def load_classifier(name: str) -> Classifier:

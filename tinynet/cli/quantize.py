@@ -13,8 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import add_data, add_exclude, add_json, add_model
-from tinynet.cli.output import json_text, load_classifier
-from tinynet.texts import NOTICE, printable
+from tinynet.cli.output import load_classifier, print_notice, print_result
 
 if TYPE_CHECKING:
     from tinynet.runs.quantization import Quantized
@@ -79,11 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         "before": _figures(made.before),
         "after": _figures(made.after),
     }
-    if arguments.json:
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(facts, made))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, facts, lambda: _table(facts, made))
+    print_notice(arguments.json)
     return 0
 
 
