@@ -22,9 +22,9 @@ from tinynet.models.recipes import ENCODER
 import tinynet as tn
 from studies import drawing, published
 from studies.components import Components, principal_components
-from studies.fitting import History, as_the_report, at_best, fit, one_cycle
+from studies.fitting import AT_BEST, History, as_the_report, at_best, best_cells, fit, one_cycle
 from studies.folds import data_of
-from studies.study import Findings, Settings, kept, number, with_interval
+from studies.study import Findings, Settings, kept, with_interval
 from tinynet import plots
 from tinynet.data.augment import TABLE_2, Augmentation
 from tinynet.data.corruption import Corruption
@@ -34,6 +34,7 @@ from tinynet.metrics import evaluate_probabilities, patient_numbers
 from tinynet.random import permutation
 from tinynet.resampling import Resampling, percentiles
 from tinynet.runs.data import RunData
+from tinynet.texts import number
 
 TITLE = "The autoencoder"
 SIZE, COMPONENTS = 32, 64  # 64 numbers is what the encoder leaves of a cell: 4 x 4 x 4
@@ -242,14 +243,7 @@ def _classifiers(
         f"during it, on augmented cells. Test: {len(data.test):,} cells of {people} unseen patients, "
         "threshold 0.5."
     )
-    header = [
-        "",
-        "train accuracy",
-        "train loss",
-        "validation accuracy",
-        "validation loss",
-        "test accuracy (95 %)",
-    ]
+    header = ["", *AT_BEST, "test accuracy (95 %)"]
     majority, known = _majority(data)
     found.values["majority"] = majority
     rows, found.values["frozen"] = _rows(frozen, data, settings.seed)
@@ -363,9 +357,8 @@ def _rows(trained: list[Trained], data: RunData, seed: int) -> tuple[list[list[s
             seed=seed,
         )
         values[one.name] = {"best": best, "test": test}
-        figures = (best["accuracy"], best["loss"], best["val_accuracy"], best["val_loss"])
         tested = with_interval(test["accuracy"], test["intervals"]["accuracy"])
-        lines.append([f"ours, {one.name}", *map(number, figures), tested])
+        lines.append([f"ours, {one.name}", *best_cells(best), tested])
     return lines, values
 
 

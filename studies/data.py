@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from studies import drawing, published
-from studies.study import Findings, Settings, number
+from studies.study import Findings, Settings
 from tinynet import plots
 from tinynet.data import load_images, scan_folder, split_by_image, summary
 from tinynet.data.augment import TABLE_2, Augmentation
@@ -23,6 +23,7 @@ from tinynet.data.folder import CellFolder
 from tinynet.data.splits import cross_validation_parts
 from tinynet.random import permutation
 from tinynet.runs.data import SHARES
+from tinynet.texts import number
 
 TITLE = "The data"
 

@@ -19,8 +19,8 @@ import tinynet as tn
 from studies import drawing, published, small_cnn
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
 from studies.sizes import BATCH, microseconds
-from studies.study import Findings, Settings, kept, number, with_interval
-from tinynet import image_files, plots, report
+from studies.study import Findings, Settings, kept, with_interval
+from tinynet import image_files, plot_style, plots, report
 from tinynet.calibration import best_temperature
 from tinynet.data import scan_folder
 from tinynet.images import resize
@@ -32,6 +32,7 @@ from tinynet.runs import RunConfig, predictions
 from tinynet.runs.crossvalidation import VALIDATION_FILE, Pooled
 from tinynet.runs.data import RunData
 from tinynet.runs.predictions import Predictions
+from tinynet.texts import number
 
 TITLE = "Evaluation"
 FIGURES = ("accuracy", "loss", "f1", "precision", "specificity", "sensitivity")
@@ -146,7 +147,7 @@ def _beside(
             plots.save_roc(cells.labels, cells.probabilities, folder / file)
             found.picture("", file, f"ROC curve of the {name}, {SETS[label_set]}; the dot is threshold 0.5.")
             file = f"reliability-{name.replace(' ', '-')}-{label_set}.png"
-            drawing.save(reliability_figure(now), folder / file)
+            plot_style.save(reliability_figure(now), folder / file)
             found.picture("", file, f"Reliability of the {name}'s probabilities, {SETS[label_set]}.")
     found.table(
         "",

@@ -15,9 +15,18 @@ from tinynet import kernels
 from tinynet.callbacks import BackupAndRestore, EarlyStopping
 from tinynet.optim import Optimizer
 from tinynet.runs.data import RunData
+from tinynet.texts import number
 
 CROSSENTROPY = "sparse_categorical_crossentropy"
 History = dict[str, list[float]]
+
+# What tables tell of a classifier's best epoch: the columns, and what a history calls them.
+AT_BEST = {
+    "train accuracy": "accuracy",
+    "train loss": "loss",
+    "validation accuracy": "val_accuracy",
+    "validation loss": "val_loss",
+}
 
 
 def one_cycle(steps: int) -> Optimizer:
@@ -88,3 +97,8 @@ def at_best(history: History) -> dict[str, float]:
     """Every figure of the epoch with the lowest validation loss, whose weights are kept."""
     best = int(np.argmin(history["val_loss"]))
     return {name: values[best] for name, values in history.items()} | {"epoch": best + 1}
+
+
+def best_cells(best: dict[str, float]) -> list[str]:
+    """What stands under AT_BEST's columns, of figures that `at_best` gave."""
+    return [number(best[name]) for name in AT_BEST.values()]

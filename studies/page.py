@@ -10,7 +10,7 @@ from typing import Any
 from studies.study import read_result
 from tinynet import files, pages
 from tinynet.errors import FileAccessError
-from tinynet.pages import NOTICE
+from tinynet.texts import NOTICE
 
 HEADING = "The seed studies, with tinynet"
 # Tables with an interval beside every figure are wide.

@@ -17,12 +17,13 @@ import numpy as np
 import tinynet as tn
 from studies import drawing
 from studies.folds import cross_validated, data_of, measured, model_of, who
-from studies.study import Findings, Settings, kept, number, signed, with_interval
+from studies.study import Findings, Settings, kept, signed, with_interval
 from tinynet import kernels
 from tinynet.comparison import compare
 from tinynet.deploy import single
 from tinynet.report.evaluated import costs
 from tinynet.runs.crossvalidation import Pooled
+from tinynet.texts import number
 
 TITLE = "The size of the input"
 SIZES, QUICK_SIZES = (16, 24, 32, 48, 64), (16, 24)

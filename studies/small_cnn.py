@@ -20,9 +20,9 @@ import numpy as np
 
 import tinynet as tn
 from studies import drawing, published
-from studies.fitting import History, at_best
+from studies.fitting import AT_BEST, History, at_best, best_cells
 from studies.folds import SETS, cross_validated, data_of, fold_folder, measured, model_of, who
-from studies.study import Findings, Settings, number, with_interval
+from studies.study import Findings, Settings, with_interval
 from tinynet import plots
 from tinynet.errors import DataError
 from tinynet.random import permutation
@@ -74,21 +74,13 @@ def run(settings: Settings, folder: Path, keep: Callable[[Findings], None]) -> F
 
 def _table_3(found: Findings, settings: Settings, figures: dict[str, Any]) -> None:
     best = found.values["best"]
-    header = [
-        "",
-        "train accuracy",
-        "train loss",
-        "validation accuracy",
-        "validation loss",
-        "unseen patients (95 %)",
-    ]
+    header = ["", *AT_BEST, "unseen patients (95 %)"]
     rows = [[f"the report: {name}", *values, "-"] for name, *values in published.TABLE_3]
     rows += [[f"ours: {name}", "-", "-", "-", "-", "-"] for name, *_ in published.TABLE_3]
     label_set, tested = next(iter(figures.items()))
     rows.append(["the post: small CNN", "-", "-", published.POST_VALIDATION_ACCURACY, "-", "-"])
-    values = (best["accuracy"], best["loss"], best["val_accuracy"], best["val_loss"])
     accuracy = with_interval(tested["accuracy"], tested["intervals"]["accuracy"])
-    rows.append(["ours: small CNN", *map(number, values), accuracy])
+    rows.append(["ours: small CNN", *best_cells(best), accuracy])
     found.table(
         "Table 3",
         "Training results of convolutional networks",

@@ -21,7 +21,7 @@ import tinynet as tn
 from studies import drawing
 from studies.fitting import fit, one_cycle
 from studies.folds import SETS
-from studies.study import Findings, Settings, kept, number, signed, with_interval
+from studies.study import Findings, Settings, kept, signed, with_interval
 from tinynet.comparison import compare
 from tinynet.data import folds_by_patient
 from tinynet.data.augment import Augmentation
@@ -31,6 +31,7 @@ from tinynet.runs import predictions
 from tinynet.runs.crossvalidation import best_threshold, fold_config
 from tinynet.runs.data import RunData, load
 from tinynet.runs.predictions import Predictions
+from tinynet.texts import number
 
 TITLE = "Specks and platelets"
 SIZE, EPOCHS, INNER_FOLDS, COPIES = 32, 30, 3, 4

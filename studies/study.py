@@ -14,6 +14,7 @@ from typing import Any
 from tinynet import files, storage
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError
 from tinynet.runs import RunConfig
+from tinynet.texts import interval, number
 
 RESULT_FILE, SETTINGS_FILE = "result.json", "settings.json"
 FOLDS, QUICK_FOLDS = 5, 3
@@ -211,16 +212,11 @@ def read_json(path: Path) -> Any:
         raise ModelFileError(f"{path}: not valid JSON") from None
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """For a table; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def with_interval(value: float | None, interval: Sequence[float] | None, digits: int = 4) -> str:
+def with_interval(value: float | None, ends: Sequence[float] | None, digits: int = 4) -> str:
     """ "0.9912 (0.9880 to 0.9940)"."""
-    if value is None or interval is None:
+    if value is None or ends is None:
         return number(value, digits)
-    return f"{number(value, digits)} ({number(interval[0], digits)} to {number(interval[1], digits)})"
+    return f"{number(value, digits)} ({interval(ends, digits)})"
 
 
 def signed(difference: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def test_the_differences_are_those_of_evaluating_the_drawn_patients_again(drawn,
     if units.max() == 0:  # one patient: cells are drawn
         units = np.arange(len(labels))
     each = {name: [] for name in comparison.FIGURES}
-    for times in Resampling(units, seed, 15)._each(lambda times: times):
+    for times in Resampling(units, seed, 15).each(lambda times: times):
         cells = np.repeat(np.arange(len(labels)), times[units])
         first, second = (
             metrics.evaluate_probabilities(labels[cells], answers[cells], cut, resamples=1)

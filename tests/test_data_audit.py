@@ -17,6 +17,7 @@ from tinynet import cli, kernels
 from tinynet.data import scan_folder
 from tinynet.data.audit import against, audit
 from tinynet.errors import ArgumentError, DataError, ShapeError
+from tinynet.runs import gallery
 from tinynet.runs.predictions import Predictions
 
 pytest.importorskip("PIL.Image")
@@ -131,11 +132,20 @@ def test_the_ranking_has_every_image_and_the_gallery_the_pictures(cells, tmp_pat
     assert len(rows) == 48 and {row["image"] for row in rows[: len(doubted)]} == doubted
     assert sum(int(row["listed"]) for row in rows) == 4
     page = (tmp_path / "gallery.html").read_text()
-    assert "Not a medical device; for research and teaching." in page and "http" not in page
+    assert "Not a medical device; for research and teaching." in page and "://" not in page
+    assert "default-src 'none'" in page
     pictures = [base64.b64decode(code) for code in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
     paths = dict(zip(scan_folder(folder).names, scan_folder(folder).paths, strict=True))
     assert sorted(pictures) == sorted(paths[row["image"]].read_bytes() for row in rows[:3])
     assert "the other list has 4 of these images" in ran.out and "average precision" in ran.out
+
+
+def test_a_gallery_names_what_browsers_do_not_show_and_escapes_what_names_have(tmp_path):
+    cells = [gallery.Picture(tmp_path / "<cell>.tif", "1. \x1b\udcff & <cell>")]
+    gallery.write(tmp_path / "page.html", "A & B", ["<text>"], [("one", cells), ("none", [])])
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "<div>&lt;cell&gt;.tif</div><figcaption>1. \\x1b\\udcff &amp; &lt;cell&gt;</figcaption>" in page
+    assert "<h1>A &amp; B</h1>" in page and "<p>&lt;text&gt;</p>" in page
 
 
 def test_the_comparison_with_a_list(cells, tmp_path, capsys):

@@ -180,7 +180,7 @@ def test_the_bootstrap_is_a_re_evaluation_of_drawn_patients(rows, seed):
     unit = np.unique(patients, return_inverse=True)[1].reshape(-1)
     draws = Resampling(unit, seed, 12)
     draws.step = 5  # several pieces, the last of them short
-    times = draws._each(lambda drawn: drawn)
+    times = draws.each(lambda drawn: drawn)
     assert times.shape == (12, unit.max() + 1) and (times.sum(axis=1) == unit.max() + 1).all()
     counts = draws.counts(labels, (probabilities >= 0.5).astype(int))
     areas = []
@@ -197,7 +197,7 @@ def test_the_bootstrap_is_a_re_evaluation_of_drawn_patients(rows, seed):
 
 
 def test_draws_are_even_over_patients():
-    times = Resampling(np.arange(10), 0, 4000)._each(lambda drawn: drawn)
+    times = Resampling(np.arange(10), 0, 4000).each(lambda drawn: drawn)
     assert np.abs(times.mean(axis=0) - 1).max() < 0.08
     assert times.var() == pytest.approx(0.9, rel=0.05)  # binomial (10, 1/10)
 

@@ -61,7 +61,7 @@ def test_the_interval_is_a_re_evaluation_of_drawn_patients(some, minimum, of_spe
     unit = np.unique(patients, return_inverse=True)[1].reshape(-1)
     unit = unit if unit.max() else np.arange(len(labels))
     values = []
-    for drawn in resampling.Resampling(unit, 3, 12)._each(lambda times: times):
+    for drawn in resampling.Resampling(unit, 3, 12).each(lambda times: times):
         cells = np.repeat(np.arange(len(labels)), drawn[unit])
         if len(set(labels[cells])) == 2:
             values.append(brute(labels[cells], probabilities[cells], minimum, of_specificity))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import subprocess
 import sys
 
@@ -83,8 +84,8 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_litter(name, tmp_path, monke
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plots.os, "replace", no_space)
-    with pytest.raises(FileAccessError, match=r"a\.png: No space left"):
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(FileAccessError, match=r"a\.png could not be written: no space left"):
         SAVERS[name](tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"old"

@@ -54,7 +54,7 @@ def evaluate_probabilities(
     Raises ShapeError, ArgumentError (labels other than 0 and 1, probabilities outside [0, 1], ...),
     NonFiniteError (a NaN among the probabilities).
     """
-    truth, score = _labels_and_scores(labels, probabilities)
+    truth, score = labels_and_scores(labels, probabilities)
     if score.size and (score.min() < 0 or score.max() > 1):
         raise ArgumentError(f"probabilities must lie in [0, 1], got {score.min():g} to {score.max():g}")
     threshold = _thresholds(threshold, truth)
@@ -75,7 +75,7 @@ def evaluate_probabilities(
     def at(level: float | np.ndarray) -> dict[str, Any]:
         predicted = score >= level
         counts = confusion(truth, predicted)
-        figures = {name: _ratio(*parts) for name, parts in fractions(counts).items()}
+        figures = {name: ratio(*parts) for name, parts in fractions(counts).items()}
         intervals: dict[str, list[float] | None] = {}
         resampled = draws.counts(truth, predicted) if by_patient else None
         for name in _PROPORTIONS:
@@ -128,7 +128,7 @@ def auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     mean rank (Mann and Whitney, Ann. Math. Statist. 18, 1947; Hanley and McNeil, Radiology 143, 1982).
     labels: (n,) of 0 and 1; probabilities: (n,), any finite scores.
     """
-    truth, score = _labels_and_scores(labels, probabilities)
+    truth, score = labels_and_scores(labels, probabilities)
     positives = int(truth.sum())
     negatives = truth.size - positives
     if not positives or not negatives:
@@ -146,7 +146,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
     Returns float64 (fpr, tpr, thresholds), thresholds falling; the first is infinity (no cell is
     positive).  Raises DataError unless both classes occur.
     """
-    truth, score = _labels_and_scores(labels, probabilities)
+    truth, score = labels_and_scores(labels, probabilities)
     if truth.size == 0 or truth.min() == truth.max():
         raise DataError("a ROC curve needs both infected and uninfected cells")
     order = np.argsort(-score, kind="stable")
@@ -189,8 +189,8 @@ def threshold_for_sensitivity(labels: np.ndarray, probabilities: np.ndarray, min
     lower score of any cell (0 if there is none): the same answers on these cells, and safe from
     rounding on another machine.  None without infected cells.
     """
-    truth, score = _labels_and_scores(labels, probabilities)
-    minimum = _share("minimum", minimum)
+    truth, score = labels_and_scores(labels, probabilities)
+    minimum = checked_share("minimum", minimum)
     infected = np.sort(score[truth == 1])[::-1]
     if not infected.size:
         return None
@@ -207,7 +207,7 @@ def expected_false_positives(n: float, specificity: float) -> float:
     """How many of n uninfected cells a test of this specificity calls infected: n (1 - specificity)."""
     if not (math.isfinite(n) and n >= 0):
         raise ArgumentError(f"n must be a number of cells, 0 or more, not {n!r}")
-    return float(n * (1 - _share("specificity", specificity)))
+    return float(n * (1 - checked_share("specificity", specificity)))
 
 
 def positive_predictive_value(sensitivity: float, specificity: float, prevalence: float) -> float | None:
@@ -216,9 +216,9 @@ def positive_predictive_value(sensitivity: float, specificity: float, prevalence
     Bayes: se p / (se p + (1 - sp) (1 - p)).  At sensitivity and specificity 0.99 and one infected cell
     in a hundred it is 0.5.  None where no answer would be positive.
     """
-    right = _share("sensitivity", sensitivity) * _share("prevalence", prevalence)
-    wrong = (1 - _share("specificity", specificity)) * (1 - prevalence)
-    return _ratio(right, right + wrong)
+    right = checked_share("sensitivity", sensitivity) * checked_share("prevalence", prevalence)
+    wrong = (1 - checked_share("specificity", specificity)) * (1 - prevalence)
+    return ratio(right, right + wrong)
 
 
 def fractions(counts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -233,22 +233,24 @@ def fractions(counts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _ratio(top: float, bottom: float) -> float | None:
+def ratio(top: float, bottom: float) -> float | None:
+    """top / bottom; None where that is not defined."""
     return float(top / bottom) if bottom else None
 
 
 def _thresholds(value: float | np.ndarray, labels: np.ndarray) -> float | np.ndarray:
     """One threshold, or the cells' own (n,): one again where they are all the same."""
     if np.ndim(value) == 0:
-        return _share("threshold", value)
+        return checked_share("threshold", value)
     each = np.asarray(value, np.float64)
     _same_length("threshold", each, labels)
     lowest, highest = (each.min(), each.max()) if each.size else (0.5, 0.5)
-    _share("threshold", lowest), _share("threshold", highest)
+    checked_share("threshold", lowest), checked_share("threshold", highest)
     return float(lowest) if lowest == highest else each
 
 
-def _share(name: str, value: Any) -> float:
+def checked_share(name: str, value: Any) -> float:
+    """A number from 0 to 1; raises ArgumentError for any other value."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -275,7 +277,11 @@ def _same_length(name: str, array: np.ndarray, labels: np.ndarray) -> None:
         raise ShapeError(f"{name} must have shape {labels.shape} like the labels, not {array.shape}")
 
 
-def _labels_and_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def labels_and_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as int64 (n,) of 0 and 1, and any finite scores of class 1 as float64 (n,).
+
+    Raises ShapeError, ArgumentError or NonFiniteError where they are something else.
+    """
     truth = _binary("labels", labels)
     try:
         score = np.asarray(probabilities, dtype=np.float64)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from tinynet.metrics import (
-    _labels_and_scores,
-    _ratio,
-    _share,
+    checked_share,
+    labels_and_scores,
     patient_numbers,
     positive_predictive_value,
+    ratio,
     roc_curve,
 )
 from tinynet.resampling import Resampling, percentiles
@@ -81,9 +81,9 @@ def negative_predictive_value(sensitivity: float, specificity: float, prevalence
 
     Bayes: sp (1 - p) / (sp (1 - p) + (1 - se) p).  None where no answer would be negative.
     """
-    right = _share("specificity", specificity) * (1 - _share("prevalence", prevalence))
-    wrong = (1 - _share("sensitivity", sensitivity)) * prevalence
-    return _ratio(right, right + wrong)
+    right = checked_share("specificity", specificity) * (1 - checked_share("prevalence", prevalence))
+    wrong = (1 - checked_share("sensitivity", sensitivity)) * prevalence
+    return ratio(right, right + wrong)
 
 
 def predictive_values(figures: dict[str, Any], prevalence: float = 0.01) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def predictive_values(figures: dict[str, Any], prevalence: float = 0.01) -> dict
     The interval of each value has both ends of both: it is wider than need be.  Returns prevalence,
     positive, negative (None where undefined) and intervals {positive, negative}.
     """
-    values: dict[str, Any] = {"prevalence": _share("prevalence", prevalence)}
+    values: dict[str, Any] = {"prevalence": checked_share("prevalence", prevalence)}
     se, sp = figures["sensitivity"], figures["specificity"]
     se_ends, sp_ends = (figures["intervals"][name] for name in ("sensitivity", "specificity"))
     intervals: dict[str, Interval] = {}
@@ -122,8 +122,8 @@ def _best(
     resamples: int,
     of_specificity: bool,
 ) -> OperatingPoint | None:
-    truth, score = _labels_and_scores(labels, probabilities)
-    minimum = _share("minimum", minimum)
+    truth, score = labels_and_scores(labels, probabilities)
+    minimum = checked_share("minimum", minimum)
     if not truth.size or truth.min() == truth.max():
         return None
     fpr, tpr, thresholds = roc_curve(truth, score)
@@ -152,7 +152,7 @@ def _best(
         allowed = np.where(sp >= minimum, se, 0.0) if of_specificity else np.where(se >= minimum, sp, 0.0)
         return allowed.max(axis=1) if len(allowed) else np.empty(0)
 
-    interval = percentiles(draws._each(measure), float(value))
+    interval = percentiles(draws.each(measure), float(value))
     return OperatingPoint(minimum, float(reached), float(value), float(thresholds[at]), interval)
 
 

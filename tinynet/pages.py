@@ -10,7 +10,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
-NOTICE = "Not a medical device; for research and teaching."
+from tinynet.texts import NOTICE, printable
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #222; background: #fff;
@@ -47,7 +47,7 @@ def text(value: object) -> str:
     Control characters, undecodable bytes and marks that turn the direction of writing, all of which
     names of files can have, are shown as escapes.
     """
-    return html.escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)), quote=True)
+    return html.escape(printable(str(value)), quote=True)
 
 
 def page(title: str, body: Iterable[str], head: str = "") -> bytes:
@@ -79,17 +79,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: in
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
+def address(data: bytes, kind: str = "png") -> str:
+    """Where a page finds a picture that it holds itself: the bytes of a file of this kind, png, jpeg, ..."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def picture(source: bytes | str, alternative: str, width: int, pixels: bool = False) -> str:
     """A picture, `width` CSS pixels wide: the bytes of a PNG, which go into the page, or its path beside it.
 
     alternative: what it shows, as text.  pixels: enlarge without smoothing.
     """
-    if isinstance(source, bytes):
-        address = "data:image/png;base64," + base64.b64encode(source).decode("ascii")
-    else:
-        address = text(source)
+    place = address(source) if isinstance(source, bytes) else text(source)
     kind = ' class="pixels"' if pixels else ""
-    return f'<img src="{address}" alt="{text(alternative)}" width="{width}"{kind}>'
+    return f'<img src="{place}" alt="{text(alternative)}" width="{width}"{kind}>'
 
 
 def figure(content: str, caption: str, width: int | None = None) -> str:

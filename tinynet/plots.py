@@ -2,8 +2,7 @@
 
 Each `save_...` builds a matplotlib Figure of its own, never through pyplot, so that nothing global
 changes and threads do not meet; the matching `..._figure` returns the Figure for a notebook.  A file
-is written under another name and renamed: a failure leaves the old one.  Colours are Okabe and Ito's
-("Color Universal Design", 2008), told apart with any colour vision.
+is written under another name and renamed: a failure leaves the old one.
 
 Every function raises MissingDependencyError without matplotlib, ShapeError and ArgumentError for
 arrays it cannot draw, and FileAccessError where the file cannot be written.
@@ -11,26 +10,32 @@ arrays it cannot draw, and FileAccessError where the file cannot be written.
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ArgumentError, FileAccessError, MissingDependencyError, ShapeError
+from .errors import ArgumentError, ShapeError
 from .metrics import auc, roc_curve
+from .plot_style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PathLike,
+    new_figure,
+    plain_axes,
+    save,
+    show_picture,
+    unit_range,
+)
 from .random import permutation
+from .texts import NOTICE, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PathLike = str | os.PathLike[str]
-
-_BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#222222"
-_NOTICE = "Not a medical device; for research and teaching."
 _CLASS_NAMES = ("uninfected", "infected")
 
 
@@ -46,7 +51,7 @@ def save_labelled_cells(
 
     images: (n, height, width, 3), uint8 or floats in [0, 1]; labels: (n,) indices into class_names.
     """
-    _save(labelled_cells_figure(images, labels, class_names, count, seed), path)
+    save(labelled_cells_figure(images, labels, class_names, count, seed), path)
 
 
 def labelled_cells_figure(
@@ -68,12 +73,12 @@ def labelled_cells_figure(
     chosen = permutation(seed, 0, np.arange(len(images)), "labelled cells")[:count]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure = _figure(columns * 1.75, rows * 2.0)
+    figure = new_figure(columns * 1.75, rows * 2.0)
     for k, index in enumerate(chosen):
         axes = figure.add_subplot(rows, columns, k + 1)
         label = int(labels[index])
-        _show(axes, images[index])
-        axes.set_title(class_names[label], fontsize=11, color=_ORANGE if label == 1 else _BLUE)
+        show_picture(axes, images[index])
+        axes.set_title(class_names[label], fontsize=11, color=ORANGE if label == 1 else BLUE)
     return figure
 
 
@@ -82,7 +87,7 @@ def save_augmented(originals: np.ndarray, augmented: np.ndarray, path: PathLike)
 
     originals: (k, height, width, 3); augmented: (k, m, height, width, 3); uint8 or floats in [0, 1].
     """
-    _save(augmented_figure(originals, augmented), path)
+    save(augmented_figure(originals, augmented), path)
 
 
 def augmented_figure(originals: np.ndarray, augmented: np.ndarray) -> Figure:
@@ -95,14 +100,14 @@ def augmented_figure(originals: np.ndarray, augmented: np.ndarray) -> Figure:
             f"augmented must hold variants of each of the {len(originals)} originals, not of {len(augmented)}"
         )
     rows, variants = augmented.shape[:2]
-    figure = _figure((variants + 1.15) * 1.3, rows * 1.24 + 0.35)
+    figure = new_figure((variants + 1.15) * 1.3, rows * 1.24 + 0.35)
     grid = figure.add_gridspec(rows, variants + 2, width_ratios=[1, 0.05] + [1] * variants)
     for row in range(rows):
         for column in range(variants + 1):
             axes = figure.add_subplot(grid[row, column + (column > 0)])
-            _show(axes, augmented[row, column - 1] if column else originals[row])
+            show_picture(axes, augmented[row, column - 1] if column else originals[row])
             if row == 0 and column < 2:
-                axes.set_title("augmented" if column else "original", fontsize=11, loc="left", color=_INK)
+                axes.set_title("augmented" if column else "original", fontsize=11, loc="left", color=INK)
     return figure
 
 
@@ -114,7 +119,7 @@ def save_curves(history: Mapping[str, Sequence[float]], path: PathLike) -> None:
     marks the best epoch: the lowest validation loss, or training loss without validation.  Epochs
     whose value is NaN or infinite are left out of the line.
     """
-    _save(curves_figure(history), path)
+    save(curves_figure(history), path)
 
 
 def curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -124,7 +129,7 @@ def curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     watched = np.asarray(history["val_loss" if len(history.get("val_loss", ())) else "loss"], np.float64)
     best = int(np.nanargmin(watched)) + 1 if np.isfinite(watched).any() else None
     quantities = [name for name in ("loss", "accuracy") if len(history.get(name, ()))]
-    figure = _figure(5.2 * len(quantities), 3.7)
+    figure = new_figure(5.2 * len(quantities), 3.7)
     for k, quantity in enumerate(quantities):
         axes = figure.add_subplot(1, len(quantities), k + 1)
         _draw_curve(axes, history, quantity, best)
@@ -135,7 +140,7 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], quantity: st
     from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
     shown = []
-    for key, name, colour in ((quantity, "training", _BLUE), ("val_" + quantity, "validation", _ORANGE)):
+    for key, name, colour in ((quantity, "training", BLUE), ("val_" + quantity, "validation", ORANGE)):
         if not len(history.get(key, ())):
             continue
         values = np.asarray(history[key], np.float64)
@@ -156,8 +161,8 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], quantity: st
         note = f"best epoch {best}"
         if best <= len(watched) and np.isfinite(watched[best - 1]):
             note += f": {watched[best - 1]:.4g}"
-        axes.axvline(best, color=_GREY, linewidth=1.2, linestyle=":", label=note, zorder=0)
-    _plain(axes, "epoch", quantity)
+        axes.axvline(best, color=GREY, linewidth=1.2, linestyle=":", label=note, zorder=0)
+    plain_axes(axes, "epoch", quantity)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.legend(fontsize=9.5, facecolor="white", edgecolor="none", framealpha=0.9)
@@ -169,7 +174,7 @@ def save_reconstructions(originals: np.ndarray, reconstructed: np.ndarray, path:
     Both (k, height, width, 3), uint8 or floats in [0, 1].  The error is the root of the mean squared
     difference over pixels and colours, in per cent of the full range.
     """
-    _save(reconstructions_figure(originals, reconstructed), path)
+    save(reconstructions_figure(originals, reconstructed), path)
 
 
 def reconstructions_figure(originals: np.ndarray, reconstructed: np.ndarray) -> Figure:
@@ -181,16 +186,16 @@ def reconstructions_figure(originals: np.ndarray, reconstructed: np.ndarray) -> 
             f"reconstructed must have the originals' shape {originals.shape}, not {reconstructed.shape}"
         )
     columns = len(originals)
-    figure = _figure(columns * 1.4 + 0.3, 3.3)
+    figure = new_figure(columns * 1.4 + 0.3, 3.3)
     for k in range(columns):
-        before, after = _unit_range(originals[k]), _unit_range(reconstructed[k])
+        before, after = unit_range(originals[k]), unit_range(reconstructed[k])
         error = 100 * float(np.sqrt(np.mean((before - after) ** 2)))
         for row, picture in enumerate((before, after)):
             axes = figure.add_subplot(2, columns, row * columns + k + 1)
-            _show(axes, picture)
+            show_picture(axes, picture)
             if k == 0:
-                axes.set_ylabel(("original", "reconstructed")[row], fontsize=11, color=_INK)
-        axes.set_xlabel(f"error {error:.1f} %", fontsize=10, color=_INK)
+                axes.set_ylabel(("original", "reconstructed")[row], fontsize=11, color=INK)
+        axes.set_xlabel(f"error {error:.1f} %", fontsize=10, color=INK)
     return figure
 
 
@@ -201,7 +206,7 @@ def save_confusion(
 
     confusion: counts under "tn", "fp", "fn", "tp"; class_names: of class 0 and class 1.
     """
-    _save(confusion_figure(confusion, class_names), path)
+    save(confusion_figure(confusion, class_names), path)
 
 
 def confusion_figure(confusion: Mapping[str, int], class_names: Sequence[str] = _CLASS_NAMES) -> Figure:
@@ -216,13 +221,13 @@ def confusion_figure(confusion: Mapping[str, int], class_names: Sequence[str] = 
         raise ArgumentError("confusion must hold counts, 0 or more")
     total = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(total, 1)
-    figure = _figure(4.6, 4.3)
+    figure = new_figure(4.6, 4.3)
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(2):
         for column in range(2):
-            colour = "white" if share[row, column] > 0.55 else _INK
-            per_cent = f"{100 * share[row, column]:.1f} %" if total[row, 0] else "no cells"
+            colour = "white" if share[row, column] > 0.55 else INK
+            per_cent = percent(share[row, column]) if total[row, 0] else "no cells"
             axes.text(
                 column, row - 0.06, f"{counts[row, column]:,}",
                 ha="center", va="center", fontsize=19, color=colour,
@@ -232,7 +237,7 @@ def confusion_figure(confusion: Mapping[str, int], class_names: Sequence[str] = 
     axes.set_yticks(
         [0, 1], [f"{name}\n(n = {n:,})" for name, n in zip(class_names, total[:, 0], strict=True)]
     )
-    _plain(axes, "predicted", "true")
+    plain_axes(axes, "predicted", "true")
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
@@ -246,28 +251,28 @@ def save_roc(labels: np.ndarray, probabilities: np.ndarray, path: PathLike, thre
     labels: (n,) of 0 and 1; probabilities: (n,) of class 1.  With one class only there is no curve;
     the picture then says so.
     """
-    _save(roc_figure(labels, probabilities, threshold), path)
+    save(roc_figure(labels, probabilities, threshold), path)
 
 
 def roc_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> Figure:
     """See save_roc."""
     area = auc(labels, probabilities)
-    figure = _figure(4.6, 4.7)
+    figure = new_figure(4.6, 4.7)
     axes = figure.add_subplot()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    _plain(axes, "false positives: 1 - specificity", "found: sensitivity")
+    plain_axes(axes, "false positives: 1 - specificity", "found: sensitivity")
     axes.grid(color="#E6E6E6", linewidth=0.8)
     _notice(figure)
     if area is None:
-        axes.text(0.5, 0.5, "no curve: one class only", ha="center", va="center", fontsize=12, color=_INK)
+        axes.text(0.5, 0.5, "no curve: one class only", ha="center", va="center", fontsize=12, color=INK)
         return figure
     fpr, tpr, levels = roc_curve(labels, probabilities)
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1.2, linestyle=":", label="chance")
-    axes.plot(fpr, tpr, color=_BLUE, linewidth=2, label=f"AUC {area:.4f}", clip_on=False)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="chance")
+    axes.plot(fpr, tpr, color=BLUE, linewidth=2, label=f"AUC {area:.4f}", clip_on=False)
     at = int(np.searchsorted(-levels, -threshold, side="right")) - 1  # the last level >= threshold
     axes.plot(
         fpr[at], tpr[at],
-        color=_ORANGE, marker="o", markersize=8, linestyle="none", clip_on=False, zorder=5,
+        color=ORANGE, marker="o", markersize=8, linestyle="none", clip_on=False, zorder=5,
         label=f"threshold {threshold:.3g}\nsensitivity {tpr[at]:.3f}\nspecificity {1 - fpr[at]:.3f}",
     )  # fmt: skip
     handles, names = axes.get_legend_handles_labels()
@@ -275,40 +280,6 @@ def roc_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float =
         handles[1:] + handles[:1], names[1:] + names[:1], frameon=False, loc="lower right", fontsize=10
     )
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError('plots need matplotlib: pip install "tinynet-cnn[plots]"') from error
-    figure = Figure(figsize=(width, height), dpi=140, facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
-    return figure
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    memory = io.BytesIO()
-    figure.savefig(memory, format="png")
-    return memory.getvalue()
-
-
-def _save(figure: Figure, path: PathLike) -> None:
-    data = png_bytes(figure)
-    target = Path(path)
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
-    try:
-        try:
-            unfinished.write_bytes(data)
-            os.replace(unfinished, target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileAccessError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _pictures(name: str, array: np.ndarray, dimensions: int) -> None:
@@ -319,31 +290,6 @@ def _pictures(name: str, array: np.ndarray, dimensions: int) -> None:
         raise ShapeError(f"{name} must not be empty, but has shape {array.shape}")
 
 
-def _unit_range(picture: np.ndarray) -> np.ndarray:
-    """uint8 or float -> float64 in [0, 1]."""
-    if picture.dtype == np.uint8:
-        return picture / 255.0
-    return np.clip(np.nan_to_num(picture.astype(np.float64)), 0, 1)
-
-
-def _show(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(_unit_range(picture), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _plain(axes: Axes, across: str, up: str) -> None:
-    axes.set_xlabel(across, fontsize=11, color=_INK)
-    axes.set_ylabel(up, fontsize=11, color=_INK)
-    axes.tick_params(labelsize=10, color=_GREY, labelcolor=_INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_GREY)
-
-
 def _notice(figure: Figure) -> None:
-    artist: Any = figure.supxlabel(_NOTICE, fontsize=8, color="#6B6B6B")
+    artist: Any = figure.supxlabel(NOTICE, fontsize=8, color="#6B6B6B")
     artist.set_style("italic")

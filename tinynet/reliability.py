@@ -11,7 +11,7 @@ import numpy as np
 
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError
-from tinynet.metrics import _labels_and_scores, wilson_interval
+from tinynet.metrics import labels_and_scores, wilson_interval
 
 BINS = 10
 
@@ -73,7 +73,7 @@ def expected_calibration_error(
 
 
 def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    truth, score = _labels_and_scores(labels, probabilities)
+    truth, score = labels_and_scores(labels, probabilities)
     if score.size and (score.min() < 0 or score.max() > 1):
         raise ArgumentError(f"probabilities must lie in [0, 1], got {score.min():g} to {score.max():g}")
     return truth, score

@@ -37,7 +37,7 @@ class Resampling:
         # 200,000 numbers at a time, of which there are some six arrays: 10 MB.
         self.step = max(1, 200_000 // max(1, unit.size))
 
-    def _each(self, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def each(self, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """measure(times) for times (draws, units): how often each unit was drawn; results joined."""
         parts = []
         for start in range(0, self.resamples, self.step):
@@ -53,7 +53,7 @@ class Resampling:
         """The confusion matrix of every draw, from the units' own: {tn, fp, fn, tp: (resamples,)}."""
         kind = 4 * self.unit + 2 * truth + predicted
         own = np.bincount(kind, minlength=4 * self.units).reshape(self.units, 4)
-        table = self._each(lambda times: times @ own)
+        table = self.each(lambda times: times @ own)
         return {name: table[:, k] for k, name in enumerate(("tn", "fp", "fn", "tp"))}
 
     def mean(self, values: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ class Resampling:
     def mean_parts(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum and number of the cells' values in every draw, (resamples,) each."""
         own = np.stack([np.bincount(self.unit, values, self.units), np.bincount(self.unit)], axis=1)
-        table = self._each(lambda times: times @ own)
+        table = self.each(lambda times: times @ own)
         return table[:, 0], table[:, 1]
 
     def auc(self, truth: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -88,5 +88,5 @@ class Resampling:
             wins = np.sum(p * (np.cumsum(q, axis=1) - q / 2), axis=1)
             return np.stack([wins, p.sum(1) * q.sum(1)], axis=1)
 
-        table = self._each(measure)
+        table = self.each(measure)
         return table[:, 0], table[:, 1]

@@ -7,13 +7,12 @@ a plan cannot express (branches, a sigmoid between layers) goes layer by layer, 
 from __future__ import annotations
 
 import itertools
-import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet import kernels
-from tinynet.single.packed import Packed, aligned
+from tinynet.single.packed import Programs, aligned
 
 if TYPE_CHECKING:
     from tinynet.network import Network
@@ -79,7 +78,7 @@ def _ranges(count: int, lanes: int, work: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-_packed: weakref.WeakKeyDictionary[Network, Packed[Program]] = weakref.WeakKeyDictionary()
+_packed = Programs[Program]()
 
 
 def logits(network: Network, images: np.ndarray) -> np.ndarray | None:
@@ -96,9 +95,7 @@ def logits(network: Network, images: np.ndarray) -> np.ndarray | None:
             return None
     elif images.dtype.kind != "f":
         return None
-    packed = _packed.get(network)
-    if packed is None or not packed.fits(network):
-        packed = _packed[network] = Packed(network, Program)
-    if packed.program is None:
+    program = _packed.of(network, Program)
+    if program is None:
         return None
-    return packed.program(images)
+    return program(images)

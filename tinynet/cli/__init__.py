@@ -18,17 +18,17 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import tinynet
-from tinynet.cli.output import printable
 from tinynet.errors import TinynetError
+from tinynet.texts import NOTICE, printable
 
 COMMANDS = (
     "train", "crossvalidate", "compare", "evaluate", "predict", "calibrate", "features", "data", "quantize",
     "export", "convert", "summary", "inspect", "gradcheck", "profile", "warmup", "info",
 )  # fmt: skip
 
-_DESCRIPTION = """\
+_DESCRIPTION = f"""\
 Small convolutional networks that tell malaria-infected red blood cells from uninfected ones.
-Not a medical device; for research and teaching."""
+{NOTICE}"""
 
 _EPILOG = """\
 tinynet COMMAND --help tells more about a command.

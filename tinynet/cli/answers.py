@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tinynet import kernels
-from tinynet.cli.output import infected_probability, percent
+from tinynet.cli.output import infected_probability
 from tinynet.errors import DataError, FileAccessError, ImageError, MissingDependencyError, NonFiniteError
 from tinynet.image_files import EXTENSIONS
 from tinynet.images import decode, looks_like_a_cell
+from tinynet.texts import percent
 
 if TYPE_CHECKING:
     from tinynet.cli.output import Classifier

@@ -12,15 +12,15 @@ import argparse
 import sys
 from typing import Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import (
-    NOTICE,
     at_one_in_a_hundred,
     chosen_lines,
-    interval_text,
-    json_text,
     load_classifier,
+    metric_lines,
     note,
-    printable,
+    print_notice,
+    print_result,
 )
 
 SUMMARY = "choose a model's temperature and threshold on cells it was not trained on"
@@ -34,13 +34,9 @@ _PARTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument(
         "--part",
         choices=("validation", "all"),
@@ -50,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-sensitivity", type=float, metavar="S", help="choose a threshold, too")
     parser.add_argument("--keep-temperature", action="store_true", help="choose only the threshold")
     parser.add_argument("--out", metavar="FILE", required=True, help="the new model file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,12 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
             "the figures in its file were of the old threshold and are left out of the new one",
         )
     model.save(arguments.out)
-    if arguments.json:
-        facts = {"model": arguments.model, "out": arguments.out, **found}
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(arguments.out, found))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    facts = {"model": arguments.model, "out": arguments.out, **found}
+    print_result(arguments.json, facts, lambda: _table(arguments.out, found))
+    print_notice(arguments.json)
     return 0
 
 
@@ -97,10 +90,7 @@ def _table(out: str, found: dict[str, Any]) -> list[str]:
         if part in found:
             figures = found[part]
             lines.append(f"{title}, {figures['n']} cells")
-            for name in ("accuracy", "sensitivity", "specificity"):
-                if figures[name] is not None:
-                    interval = interval_text(figures["intervals"][name])
-                    lines.append(f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval})")
+            lines += metric_lines(figures, ("accuracy", "sensitivity", "specificity"))
     if "test" in found:
         lines += at_one_in_a_hundred(found["test"])
     return lines

@@ -8,10 +8,10 @@ both have.
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, note, printable
+from tinynet.cli.options import add_json
+from tinynet.cli.output import note, print_notice, print_result
 from tinynet.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-half", action="store_true", help="judge at 0.5 instead of the thresholds in the files"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_json(parser, "instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,11 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         "first": arguments.first, "second": arguments.second, "at_half": arguments.at_half, **left_out,
         "sets": sets,
     }  # fmt: skip
-    if arguments.json:
-        print(json_text(result))
-    else:
-        print("\n".join(map(printable, _table(result))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, result, lambda: _table(result))
+    print_notice(arguments.json)
     return 0
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tinynet.cli.output import NOTICE, note, printable
+from tinynet.cli.output import note
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.model import Sequential

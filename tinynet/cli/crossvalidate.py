@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.options import add_json, add_quiet
+from tinynet.cli.output import json_text
 from tinynet.cli.train import add_training_arguments, command_of, diverged, given_options
 from tinynet.errors import ArgumentError, NonFiniteError
+from tinynet.texts import printable
 
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig
@@ -48,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="for the folds' runs, the pooled predictions and the tables",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_json(parser, "instead of tables")
+    add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, note, printable
+from tinynet.cli.options import FOLDER, add_json, add_quiet
+from tinynet.cli.output import note, print_notice, print_result
 from tinynet.errors import ArgumentError, DataError, FileAccessError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ CUT_OFFS = (50, 100, 250, 500, 1000, 2000, 4000)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/")
+    parser.add_argument("data", metavar="DIR", help=FOLDER)
     parser.add_argument(
         "--predictions", metavar="CSV", help="predictions.csv of a finished tinynet crossvalidate"
     )
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=int, default=120, help="pictures in the gallery; default: 120")
     parser.add_argument("--against", metavar="LIST", help="another list of doubtful images to compare with")
     parser.add_argument("--out", metavar="DIR", required=True, help="where the results go")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_json(parser)
+    add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,8 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         ours = np.zeros(len(ranked), bool)
         ours[chosen] = True
         result["against"]["on_both_lists"] = int((marks & ours).sum())
-    print(json_text(result) if arguments.json else "\n".join(map(printable, _table(result, out))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, result, lambda: _table(result, out))
+    print_notice(arguments.json)
     return 0
 
 

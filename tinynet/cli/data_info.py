@@ -9,7 +9,8 @@ import argparse
 import sys
 from typing import Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.options import FOLDER, add_exclude, add_json
+from tinynet.cli.output import print_result
 
 SUMMARY = "count cells, patients, classes, sizes, stain and odd files"
 
@@ -18,17 +19,15 @@ _SHOWN = 10  # odd and unreadable files in the table; --json has all
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/")
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    parser.add_argument("data", metavar="DIR", help=FOLDER)
+    add_exclude(parser)
     parser.add_argument(
         "--check",
         action="store_true",
         help="also what tinynet predict would not take for one segmented cell (four milliseconds a picture)",
     )
     parser.add_argument("--patients", action="store_true", help="add a line for every patient")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_json(parser, "instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,10 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "stain": summary.stain(folder, loaded),
         "odd": summary.odd_pictures(folder, loaded, arguments.check),
     }
-    if arguments.json:
-        print(json_text(result))
-    else:
-        print("\n".join(map(printable, _table(result, arguments.patients))))
+    print_result(arguments.json, result, lambda: _table(result, arguments.patients))
     return 0
 
 

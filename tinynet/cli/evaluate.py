@@ -13,17 +13,17 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
 from tinynet.cli.output import (
-    NOTICE,
     at_one_in_a_hundred,
     infected_probability,
-    interval_text,
-    json_text,
     load_classifier,
     note,
-    printable,
+    print_notice,
+    print_result,
 )
 from tinynet.errors import ArgumentError
+from tinynet.texts import interval, metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,15 +39,11 @@ _FIGURES = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument("--part", choices=PARTS, default="all", help="of the training's split; default: all")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
     parser.add_argument(
         "--report", metavar="DIR", help="write a page to open in a browser, and report.json, into this folder"
     )
@@ -97,13 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         **about,
         **evaluate_probabilities(cells.labels, probabilities, model.threshold, *drawn),
     }
-    if arguments.json:
-        print(json_text(figures))
-    else:
-        print("\n".join(map(printable, _table(figures))))
+    print_result(arguments.json, figures, lambda: _table(figures))
     if arguments.report is not None:
         _report(arguments.report, model, cells, probabilities, figures, about)
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_notice(arguments.json)
     return 0
 
 
@@ -254,8 +247,8 @@ def _table(figures: dict[str, Any]) -> list[str]:
         f"{'':<14}{'at ' + format(figures['threshold'], '.4g'):<10}{'95 % interval':<20}at 0.5",
     ]
     for key in _FIGURES:
-        interval = interval_text(intervals[key]) if key in intervals else ""
-        lines.append(f"{key:<14}{_number(figures[key]):<10}{interval:<20}{_number(half[key])}".rstrip())
+        ends = interval(intervals[key]) if key in intervals else ""
+        lines.append(f"{key:<14}{metric(figures[key]):<10}{ends:<20}{metric(half[key])}".rstrip())
     counts, at_half = figures["confusion"], half["confusion"]
     names = {
         "tp": "infected, found",
@@ -274,7 +267,3 @@ def _table(figures: dict[str, Any]) -> list[str]:
     if figures["part"] != "all" and figures["patients"] is None:
         lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

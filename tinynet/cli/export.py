@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tinynet.cli.output import NOTICE, printable
+from tinynet.cli.options import add_model
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "write a model in a form that other programs run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
     parser.add_argument("--to", required=True, choices=["c", "onnx"], help="the form")
     parser.add_argument(
         "--out",

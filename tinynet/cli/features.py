@@ -11,20 +11,17 @@ import argparse
 import sys
 from typing import Any
 
-from tinynet.cli.output import NOTICE, interval_text, json_text, printable
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
+from tinynet.cli.output import metric_lines, print_notice, print_result
 
 SUMMARY = "classify cells by a layer's features: nearest neighbours, or a support-vector machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, help="a folder with Parasitized/ and Uninfected/"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_model(parser)
+    add_data(parser)
+    add_exclude(parser)
     parser.add_argument(
         "--layer",
         action="append",
@@ -42,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--penalty", type=float, default=0.01, metavar="C", help="of svm; default: 0.01")
     parser.add_argument("--split", choices=("patient", "image"), help="where the file does not say it")
     parser.add_argument("--seed", type=int, help="where the file does not say it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,11 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     facts = {"model": arguments.model, "classifier": arguments.classifier, **found}
-    if arguments.json:
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(facts))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, facts, lambda: _table(facts))
+    print_notice(arguments.json)
     return 0
 
 
@@ -91,10 +85,7 @@ def _table(facts: dict[str, Any]) -> list[str]:
         figures = facts[part]
         patients = f" of {figures['patients']} patients" if figures["patients"] else ""
         lines.append(f"{part}: {figures['n']} cells{patients}")
-        for name in ("accuracy", "sensitivity", "specificity", "auc"):
-            if figures[name] is not None:
-                interval = interval_text(figures["intervals"][name])
-                lines.append(f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval})")
+        lines += metric_lines(figures, ("accuracy", "sensitivity", "specificity", "auc"))
     if facts["split"] == "image":
         lines.append("optimistic: the split was by image, so cells of the same patients were trained on")
     return lines

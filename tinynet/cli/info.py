@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinynet.cli.output import json_text, printable
+from tinynet.cli.options import add_json
+from tinynet.cli.output import json_text
+from tinynet.texts import printable
 
 SUMMARY = "show versions, the kernels in use and why, cache folders and shipped models"
 
@@ -28,7 +30,7 @@ _LIBRARIES = {  # as people call them: the distributions that bring them
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser, "instead")
 
 
 def run(arguments: argparse.Namespace) -> int:

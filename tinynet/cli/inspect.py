@@ -10,15 +10,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 
-from tinynet.cli.output import NOTICE, printable
+from tinynet.cli.options import add_model
 from tinynet.errors import ArgumentError
+from tinynet.texts import NOTICE, printable
 
 SUMMARY = "show filters, activation maps and heatmaps of a model for a picture"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
     parser.add_argument("image", metavar="IMAGE", help="a picture")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder that the pictures go to")
     parser.add_argument(

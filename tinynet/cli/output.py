@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tinynet.texts import NOTICE, interval, metric, percent, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,22 +17,25 @@ if TYPE_CHECKING:
 
     Classifier = Sequential | Int8Model
 
-NOTICE = "Not a medical device; for research and teaching."
-
 
 def note(command: str, text: str) -> None:
     """A message on standard error, where nothing that a program reads is printed."""
     print(f"tinynet {command}: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes, which file names may have, as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def json_text(value: Any, indent: int | None = 2) -> str:
     """The value as JSON in ASCII; NaN and infinity, which JSON does not have, are refused."""
     return json.dumps(value, indent=indent, allow_nan=False)
+
+
+def print_result(as_json: bool, facts: Any, table: Callable[[], Iterable[str]]) -> None:
+    """What a command found, on standard output: as JSON, or the lines that `table` makes of it."""
+    print(json_text(facts) if as_json else "\n".join(map(printable, table())))
+
+
+def print_notice(as_json: bool) -> None:
+    """The notice, on standard error where a program reads standard output."""
+    print(NOTICE, file=sys.stderr if as_json else sys.stdout)
 
 
 def load_classifier(name: str) -> Classifier:
@@ -56,14 +61,14 @@ def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
     return model.predict(images)[:, -1]
 
 
-def percent(share: float) -> str:
-    """0.98765 -> "98.8 %"."""
-    return f"{100 * share:.1f} %"
-
-
-def interval_text(interval: Sequence[float] | None, digits: int = 4) -> str:
-    """[0.98, 0.99] -> "0.9800 to 0.9900"; "-" where there is none."""
-    return "-" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+def metric_lines(figures: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """A line for each of these metrics that is defined, with its interval."""
+    ends = figures["intervals"]
+    return [
+        f"  {name:<12} {figures[name]:.4f}  (95 % interval {interval(ends[name])})"
+        for name in names
+        if figures[name] is not None
+    ]
 
 
 def at_one_in_a_hundred(figures: dict[str, Any]) -> list[str]:
@@ -88,10 +93,9 @@ def chosen_lines(calibrated: dict[str, Any]) -> list[str]:
             f"temperature {calibrated['temperature']:.4g}, {where}: loss {after:.4f}, was {before:.4f}"
         )
     if "threshold" in calibrated:
-        specificity = calibrated["specificity"]
         lines.append(
             f"threshold {calibrated['threshold']:.4g}, {where}: sensitivity {calibrated['sensitivity']:.4f}, "
             f"at least {calibrated['min_sensitivity']:g} was asked for, "
-            f"specificity {'undefined' if specificity is None else format(specificity, '.4f')}"
+            f"specificity {metric(calibrated['specificity'])}"
         )
     return lines

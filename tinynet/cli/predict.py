@@ -13,8 +13,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tinynet.cli.output import NOTICE, json_text, load_classifier, note, printable
+from tinynet.cli.options import add_model
+from tinynet.cli.output import json_text, load_classifier, note
 from tinynet.errors import DataError
+from tinynet.texts import NOTICE, printable
 
 if TYPE_CHECKING:
     from tinynet.cli.answers import Answer
@@ -26,7 +28,7 @@ Chunks = Iterable[list["Answer"]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="a picture, or a folder of pictures")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of {path, label, probability, error}")

@@ -11,7 +11,9 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import json_text, note, percent, printable
+from tinynet.cli.options import add_json
+from tinynet.cli.output import json_text, note
+from tinynet.texts import number, percent, printable
 
 if TYPE_CHECKING:
     from tinynet.model import Sequential
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="default: TINYNET_NUM_THREADS, or every processor"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser, "instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -160,10 +162,9 @@ def _half(measured: Profile, values: Pass) -> str:
     if not values.seconds:
         return f"{'-':>9}{'-':>9}{'-':>9}{'-':>8}"
     share = measured.share_of_peak(values.gflops)
-    rate = "-" if values.gflops is None else f"{values.gflops:.1f}"
     return (
-        f"{values.seconds * 1e3:9.3f}{rate:>9}{'-' if share is None else percent(share):>9}"
-        f"{values.bytes / 1e6:8.2f}"
+        f"{values.seconds * 1e3:9.3f}{number(values.gflops, 1):>9}"
+        f"{'-' if share is None else percent(share):>9}{values.bytes / 1e6:8.2f}"
     )
 
 

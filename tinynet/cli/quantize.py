@@ -12,7 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.output import NOTICE, json_text, load_classifier, printable
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model
+from tinynet.cli.output import load_classifier, print_notice, print_result
 
 if TYPE_CHECKING:
     from tinynet.runs.quantization import Quantized
@@ -25,15 +26,11 @@ _PARTS = {"test": "test patients", "test_all_labels": "test patients, all labels
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
     parser.add_argument("--to", choices=("int8", "float16"), required=True, help="the form of its numbers")
     parser.add_argument("--out", metavar="FILE", required=True, help="the new model file")
-    parser.add_argument(
-        "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; int8 needs it"
-    )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_data(parser, "int8 needs it")
+    add_exclude(parser)
     parser.add_argument(
         "--part",
         choices=("training", "all"),
@@ -47,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="how much of a value's range int8 covers; default: mse",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,11 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         "before": _figures(made.before),
         "after": _figures(made.after),
     }
-    if arguments.json:
-        print(json_text(facts))
-    else:
-        print("\n".join(map(printable, _table(facts, made))))
-    print(NOTICE, file=sys.stderr if arguments.json else sys.stdout)
+    print_result(arguments.json, facts, lambda: _table(facts, made))
+    print_notice(arguments.json)
     return 0
 
 

@@ -6,14 +6,15 @@ import argparse
 import json
 from typing import Any
 
-from tinynet.cli.output import printable
+from tinynet.cli.options import add_model
+from tinynet.texts import printable
 
 SUMMARY = "show a model's layers, what they cost, and how it was made"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

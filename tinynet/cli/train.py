@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.options import add_data, add_exclude, add_quiet
 from tinynet.cli.output import at_one_in_a_hundred, chosen_lines
 from tinynet.cli.recipe_options import FLAGS, add_recipe_options, recipe_options, words
+from tinynet.texts import NOTICE
 
 if TYPE_CHECKING:
     from tinynet.runs import RunConfig
@@ -30,23 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="go on with an interrupted run, whose options hold; --data and --exclude may have moved",
     )
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_quiet(parser)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say what is trained, and on what: of this command and of crossvalidate."""
-    parser.add_argument(
-        "--data", metavar="DIR", help="a folder with Parasitized/ and Uninfected/; else synthetic cells"
-    )
+    add_data(parser, "else synthetic cells")
     parser.add_argument("--model", help="autoencoder (default), small-cnn, cells-70k or cells-10k")
     parser.add_argument(
         "--split",
         choices=("patient", "image", "none"),
         help="default: patient; none trains on all cells and measures nothing",
     )
-    parser.add_argument(
-        "--exclude", metavar="LIST", help="a file of images to leave out, one Class/name a line"
-    )
+    add_exclude(parser)
     parser.add_argument("--epochs", type=int, help="of the last stage; the stages before it follow")
     parser.add_argument("--batch-size", type=int, help="default: 128")
     parser.add_argument("--size", type=int, help="height and width of the model's input in pixels")
@@ -210,7 +208,7 @@ def _report(result: dict[str, Any], folder: Path) -> str:
         f"model: {folder / 'model.safetensors'} ({result['file_bytes']:,} bytes)"
         + (f"; plots: {plots}" if plots.is_dir() else "")
     )
-    lines.append("Not a medical device; for research and teaching.")
+    lines.append(NOTICE)
     return "\n".join(lines)
 
 

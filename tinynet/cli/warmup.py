@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tinynet.cli.options import add_json
 from tinynet.cli.output import json_text, note
 
 SUMMARY = "compile every kernel ahead of time"
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="float64 is for gradient checks only (default: float32)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser, "instead")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from tinynet.deploy.graph import lower
 from tinynet.errors import ArgumentError
 from tinynet.files import write_atomically
 from tinynet.network import Network
+from tinynet.texts import NOTICE
 
 if TYPE_CHECKING:
     from tinynet.deploy.c_int8 import Int8Program
@@ -159,7 +160,7 @@ STORAGE = """\
 def _title(program: FloatProgram | Int8Program, total: int) -> str:
     model = re.sub(r"[^\w .-]", "?", program.graph.name, flags=re.ASCII)
     return f"""\
-/* {model}, {program.numbers}, written by tinynet {tinynet.__version__}.  {c_shell.NOTICE}
+/* {model}, {program.numbers}, written by tinynet {tinynet.__version__}.  {NOTICE}
 
    constants {program.constants} bytes, arena {program.arena} bytes, {total} multiply-accumulates a picture.
 

@@ -10,8 +10,6 @@ import numpy as np
 from tinynet.deploy.graph import Graph
 from tinynet.files.selftest import INCREMENT, MULTIPLIER
 
-NOTICE = "Not a medical device; for research and teaching."
-
 
 @dataclass(frozen=True)
 class Shell:

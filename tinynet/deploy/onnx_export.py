@@ -22,12 +22,12 @@ from tinynet.files import write_atomically
 from tinynet.layers import final_activation
 from tinynet.network import Network
 from tinynet.onnx_library import onnx_library
+from tinynet.texts import NOTICE
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
 
 OPSET, IR_VERSION = 17, 8
-NOTICE = "Not a medical device; for research and teaching."
 INPUTS = {"uint8": "images", "float32": "input"}
 
 Order = tuple[int, int, int] | None  # of a vector: (c, h, w) where it counts channels first

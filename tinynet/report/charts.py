@@ -1,4 +1,4 @@
-"""The report's curves, as PNG bytes; with plots.py, whose style they share, and matplotlib."""
+"""The report's curves, as PNG bytes; in the style of the other plots, with matplotlib."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinynet.metrics import roc_curve
-from tinynet.plots import _BLUE, _GREY, _INK, _ORANGE, _figure, _plain, png_bytes, roc_figure
+from tinynet.plot_style import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, png_bytes
+from tinynet.plots import roc_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> list
     for line in axes.get_lines()[:2]:  # the curve and chance, not the mark
         line.set_clip_on(True)
     axes.set(xlim=(-0.01 * reach, reach), ylim=(1 - reach, 1 + 0.01 * reach))
-    axes.set_title(f"the upper left {100 * reach:.0f} %", fontsize=11, color=_INK)
+    axes.set_title(f"the upper left {100 * reach:.0f} %", fontsize=11, color=INK)
     return [whole, png_bytes(corner)]
 
 
@@ -43,14 +44,14 @@ def thresholds(labels: np.ndarray, probabilities: np.ndarray, threshold: float) 
 def thresholds_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Figure:
     """See thresholds.  The axis is logarithmic towards 0 and 1 (a logit axis)."""
     fpr, tpr, levels = roc_curve(labels, probabilities)
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     _logit_axis(axes)
     # Cells count that score >= t, so a level's values hold from above the next lower level up to itself.
     shown = []
     for values, name, colour, style in (
-        (tpr, "sensitivity", _ORANGE, "-"),
-        (1 - fpr, "specificity", _BLUE, "--"),
+        (tpr, "sensitivity", ORANGE, "-"),
+        (1 - fpr, "specificity", BLUE, "--"),
     ):
         across = np.concatenate([[_EDGES[0]], np.clip(levels[:0:-1], *_EDGES)])
         up = np.concatenate([values[-1:], values[:0:-1]])
@@ -62,9 +63,9 @@ def thresholds_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: 
         shown.append(up[(across > _EDGES[0]) & (across < _EDGES[1])])
     lowest = min((float(values.min()) for values in shown if values.size), default=0.0)
     axes.set_ylim(max(0.0, np.floor((lowest - 0.01) * 20) / 20), 1.005)
-    axes.axvline(float(np.clip(threshold, *_EDGES)), color=_GREY, linewidth=1.4, linestyle=":",
+    axes.axvline(float(np.clip(threshold, *_EDGES)), color=GREY, linewidth=1.4, linestyle=":",
                  label=f"threshold {threshold:.3g}")  # fmt: skip
-    _plain(axes, "threshold", "share")
+    plain_axes(axes, "threshold", "share")
     axes.grid(color="#E6E6E6", linewidth=0.8)
     axes.legend(frameon=True, facecolor="white", edgecolor="none", framealpha=0.9, fontsize=10)
     return figure
@@ -77,19 +78,19 @@ def histogram(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 def histogram_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Figure:
     """See histogram."""
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     edges = np.linspace(0, 1, 26)
     width = edges[1] * 0.42
-    for label, name, colour in ((0, "uninfected", _BLUE), (1, "infected", _ORANGE)):
+    for label, name, colour in ((0, "uninfected", BLUE), (1, "infected", ORANGE)):
         counts = np.histogram(probabilities[labels == label], edges)[0]
         axes.bar(edges[:-1] + edges[1] * (0.28 + 0.44 * label), counts, width, color=colour, label=name)
     axes.set_yscale("log")
     axes.set_ylim(0.7, None)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
-    axes.axvline(threshold, color=_GREY, linewidth=1.4, linestyle=":", label=f"threshold {threshold:.3g}")
-    _plain(axes, "probability of infected", "cells (logarithmic)")
+    axes.axvline(threshold, color=GREY, linewidth=1.4, linestyle=":", label=f"threshold {threshold:.3g}")
+    plain_axes(axes, "probability of infected", "cells (logarithmic)")
     axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=10, loc="upper center")
     return figure
 
@@ -101,15 +102,15 @@ def reliability(calibration: dict[str, Any]) -> bytes:
 
 def reliability_figure(calibration: dict[str, Any]) -> Figure:
     """See reliability.  calibration: as report.measure gives it."""
-    figure = _figure(4.8, 4.7)
+    figure = new_figure(4.8, 4.7)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1.2, linestyle=":", label="perfect")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=":", label="perfect")
     if calibration["before"] is not None:
-        _draw_bins(axes, calibration["before"]["bins"], _BLUE, "s", "before temperature")
+        _draw_bins(axes, calibration["before"]["bins"], BLUE, "s", "before temperature")
     after = "the probabilities" if calibration["before"] is None else "after temperature"
-    _draw_bins(axes, calibration["bins"], _ORANGE, "o", after)
+    _draw_bins(axes, calibration["bins"], ORANGE, "o", after)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    _plain(axes, "mean probability of infected", "share of infected cells")
+    plain_axes(axes, "mean probability of infected", "share of infected cells")
     axes.grid(color="#E6E6E6", linewidth=0.8)
     axes.legend(frameon=False, fontsize=10, loc="upper left")
     return figure

@@ -6,22 +6,13 @@ import math
 from typing import Any
 
 from tinynet.pages import table, text
+from tinynet.texts import interval, metric, percent
 
 INTERVALS = {
     "patient-bootstrap": "95 % intervals resample whole patients, whose cells are not independent.",
     "wilson": "Patients are not known, so the 95 % intervals take cells as independent. Cells of one patient "
     "are not: the intervals are too narrow.",
 }
-
-
-def number(value: float | None) -> str:
-    """Four decimals."""
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def interval(ends: list[float] | None) -> str:
-    """ "0.9800 to 0.9900"."""
-    return "-" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
 def metrics(figures: dict[str, Any]) -> list[str]:
@@ -35,14 +26,14 @@ def metrics(figures: dict[str, Any]) -> list[str]:
         "specificity": "specificity",
     }
     rows = [
-        [label, number(figures[key]), interval(ends[key]), number(half[key])] for key, label in names.items()
+        [label, metric(figures[key]), interval(ends[key]), metric(half[key])] for key, label in names.items()
     ]
     header = ["", f"at {figures['threshold']:.4g}", "95 % interval", "at 0.5"]
     if figures["threshold"] == 0.5:
         header, rows = header[:3], [row[:3] for row in rows]
     free = [
-        ["loss (mean cross-entropy, nats)", number(figures["loss"]), interval(ends["loss"])],
-        ["AUC", number(figures["auc"]), interval(ends["auc"])],
+        ["loss (mean cross-entropy, nats)", metric(figures["loss"]), interval(ends["loss"])],
+        ["AUC", metric(figures["auc"]), interval(ends["auc"])],
     ]
     for key, name, other in (
         ("sensitivity_at_specificity", "sensitivity", "specificity"),
@@ -51,10 +42,10 @@ def metrics(figures: dict[str, Any]) -> list[str]:
         point = figures[key]
         label = f"{name} at {other} 0.99"
         if point is None:
-            free.append([label, number(None), "-"])
+            free.append([label, metric(None), "-"])
             continue
         level = "none" if point["threshold"] is None else f"{point['threshold']:.4g}"
-        free.append([f"{label} (threshold {level})", number(point["value"]), interval(point["interval"])])
+        free.append([f"{label} (threshold {level})", metric(point["value"]), interval(point["interval"])])
     return [
         table(header, rows),
         "<p>Whatever the threshold:</p>",
@@ -82,10 +73,10 @@ def worth(figures: dict[str, Any]) -> list[str]:
     infected = round(10_000 * values["prevalence"])
     per_cent = f"{100 * values['prevalence']:.3g} %"
     rows = [
-        ["a cell called infected is", number(values["positive"]), interval(values["intervals"]["positive"])],
+        ["a cell called infected is", metric(values["positive"]), interval(values["intervals"]["positive"])],
         [
             "a cell called uninfected is not",
-            number(values["negative"]),
+            metric(values["negative"]),
             interval(values["intervals"]["negative"]),
         ],
     ]
@@ -114,12 +105,12 @@ def calibration(figures: dict[str, Any]) -> list[str]:
     rows = [
         [
             f"at the model's temperature {after['temperature']:.4g}",
-            number(after["error"]),
-            number(after["loss"]),
+            metric(after["error"]),
+            metric(after["loss"]),
         ]
     ]
     if before is not None:
-        rows.insert(0, ["at temperature 1", number(before["error"]), number(before["loss"])])
+        rows.insert(0, ["at temperature 1", metric(before["error"]), metric(before["loss"])])
         note = "The temperature was not chosen on this page: it stands in the model file."
     else:
         note = "The model file's temperature is 1: there is no before and after."
@@ -170,7 +161,7 @@ def patients(figures: dict[str, Any]) -> list[str]:
     lines = []
     for row in worst:
         errors = row["false_positives"] + row["false_negatives"]
-        share = f"{100 * (1 - errors / row['cells']):.1f} %"
+        share = percent(1 - errors / row["cells"])
         lines.append(
             [text(row["patient"])]
             + [f"{row[key]:,}" for key in ("cells", "infected", "false_positives", "false_negatives")]

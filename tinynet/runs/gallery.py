@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinynet import files
+from tinynet import files, pages
 from tinynet.errors import FileAccessError
 
-NOTICE = "Not a medical device; for research and teaching."
 # What browsers show, by extension; files of other kinds are named instead.
 _TYPES = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif", ".bmp": "bmp",
 }  # fmt: skip
 
-_STYLE = """\
-body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; max-width: 75em; color: #222; }
-figure { display: inline-block; vertical-align: top; width: 150px; margin: 0 8px 14px 0; }
-figure div { background: #000; height: 150px; display: flex; align-items: center; justify-content: center; }
-img { max-width: 150px; max-height: 150px; }
-figcaption { font-size: 12px; overflow-wrap: anywhere; }
+_STYLE = """
+.gallery div { background: #000; color: #fff; height: 9rem; display: flex; align-items: center;
+  justify-content: center; }
+.gallery img { max-height: 9rem; }
 """
 
 
@@ -39,23 +34,20 @@ def write(path: Path, title: str, text: Sequence[str], sections: Sequence[tuple[
 
     Raises FileAccessError where a picture cannot be read or the page not be written.
     """
-    body = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in (*text, NOTICE))]
+    body = [f"<p>{pages.text(line)}</p>" for line in text]
     for heading, pictures in sections:
-        body += [f"<h2>{html.escape(heading)}</h2>", *map(_figure, pictures)]
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>\n{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
-    files.write_atomically(path, [page.encode("utf-8", "replace")])
+        body.append(f'<h2>{pages.text(heading)}</h2><div class="gallery">')
+        body += [*map(_figure, pictures), "</div>"]
+    files.write_atomically(path, [pages.page(title, body, _STYLE)])
 
 
 def _figure(picture: Picture) -> str:
     kind = _TYPES.get(picture.path.suffix.lower())
-    shown = html.escape(picture.path.name)
+    shown = pages.text(picture.path.name)
     if kind is not None:
         try:
-            data = base64.b64encode(picture.path.read_bytes()).decode()
+            data = picture.path.read_bytes()
         except OSError as problem:
             raise FileAccessError(f"{picture.path}: {problem.strerror or problem}") from None
-        shown = f'<img src="data:image/{kind};base64,{data}" alt="">'
-    return f"<figure><div>{shown}</div><figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+        shown = f'<img src="{pages.address(data, kind)}" alt="">'
+    return pages.figure(f"<div>{shown}</div>", pages.text(picture.caption))

@@ -12,6 +12,7 @@ from tinynet import files
 from tinynet.metrics import evaluate_probabilities
 from tinynet.runs.crossvalidation import Pooled
 from tinynet.runs.predictions import Predictions
+from tinynet.texts import NOTICE, interval, number
 
 # In place of {}: nothing, or the number format that the models were put into.
 PREDICTIONS_FILE, JSON_FILE, TABLE_FILE = (
@@ -20,7 +21,6 @@ PREDICTIONS_FILE, JSON_FILE, TABLE_FILE = (
     "crossvalidation{}.md",
 )
 FIGURES = ("accuracy", "sensitivity", "specificity", "auc", "loss", "f1")
-NOTICE = "Not a medical device; for research and teaching."
 SET_NAMES = {"suspicious_removed": "suspicious removed", "all_labels": "all labels"}
 
 
@@ -120,9 +120,7 @@ def _set_table(name: str, figures: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for key in FIGURES:
-        both = (
-            text for at in (figures, half) for text in (_number(at[key]), _interval(at["intervals"][key]))
-        )
+        both = (text for at in (figures, half) for text in (number(at[key]), interval(at["intervals"][key])))
         lines.append(f"| {_title(key)} | {' | '.join(both)} |")
     counts = figures["confusion"]
     lines += [
@@ -141,17 +139,9 @@ def _set_table(name: str, figures: dict[str, Any]) -> list[str]:
     ]
     for fold in figures["folds"]:
         start = f"| {fold['fold']} | {fold['patients'] or '-'} | {fold['n']} | {fold['threshold']:.3f} | "
-        lines.append(start + " | ".join(_number(fold[key]) for key in FIGURES) + " |")
+        lines.append(start + " | ".join(number(fold[key]) for key in FIGURES) + " |")
     return lines
 
 
 def _title(figure: str) -> str:
     return {"auc": "AUC", "f1": "F1"}.get(figure, figure)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _interval(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"

@@ -8,14 +8,13 @@ use; tinynet.deploy.single is the same for those who count microseconds.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinynet import kernels
-from tinynet.single.packed import Packed, aligned
+from tinynet.single.packed import Programs, aligned
 
 if TYPE_CHECKING:
     from tinynet.network import Network
@@ -81,7 +80,7 @@ BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
 NO_CODES, NO_VALUES = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
-_packed: weakref.WeakKeyDictionary[Network, Packed[Program]] = weakref.WeakKeyDictionary()
+_packed = Programs[Program]()
 
 
 def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
@@ -100,11 +99,9 @@ def predict(network: Network, images: np.ndarray) -> np.ndarray | None:
             return None
     elif images.dtype != FLOATS:
         return None
-    packed = _packed.get(network)
-    if packed is None or not packed.fits(network):
-        packed = _packed[network] = Packed(network, Program)
-    if packed.program is None:
+    program = _packed.of(network, Program)
+    if program is None:
         return None
     if not images.flags.carray:
         images = np.array(images, order="C")
-    return packed.program(images)
+    return program(images)

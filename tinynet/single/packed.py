@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -68,6 +69,26 @@ class Packed(Generic[Program]):
             if buffers[name] is not array:
                 return False
         return self.program is None or unchanged(self.addresses, self.kept)
+
+
+class Programs(Generic[Program]):
+    """Compiled programs by model: packed when first asked for, and again when the model has changed.
+
+    Keeps no model alive; its length is the number of those living that it was asked about.
+    """
+
+    def __init__(self) -> None:
+        self._packed: weakref.WeakKeyDictionary[Network, Packed[Program]] = weakref.WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def of(self, network: Network, make: Callable[[Network], Program]) -> Program | None:
+        """The model's program, made by `make`; None for a model of which that raises ArgumentError."""
+        packed = self._packed.get(network)
+        if packed is None or not packed.fits(network):
+            packed = self._packed[network] = Packed(network, make)
+        return packed.program
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
