@@ -87,7 +87,7 @@ for architecture in "$@"; do
     mkdir -p "$root/root/check/tests"
     cp -r "$work/wheel" "$work/cells" "$root/root/check/"
     cp pyproject.toml "$root/root/check/"
-    cp tests/conftest.py "$root/root/check/tests/"
+    find tests -maxdepth 1 -name "*.py" ! -name "test_*" -exec cp {} "$root/root/check/tests/" \;  # what tests share
     for name in $tests; do
         cp "tests/$name.py" "$root/root/check/tests/"
     done
