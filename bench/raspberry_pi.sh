@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Does tinynet run on a Raspberry Pi's system?  Builds Debian root folders of a Pi's architectures, with
 # Debian's own NumPy and Pillow, installs the wheel there without network, and under QEMU runs the
-# runtime's tests and `tinynet predict`, whose answers must be this computer's.  A functional check:
-# emulation says nothing about a board's speed.  Not part of continuous integration.
+# runtime's tests and `tinynet predict`, of float32 models and of an int8 one, whose answers must be this
+# computer's; once straight from the wheel file, too.  A functional check: emulation says nothing about a
+# board's speed.  Not part of continuous integration.
 #
 #   sudo bench/raspberry_pi.sh [arm64] [armhf]        both, where none is named
 #
@@ -39,7 +40,7 @@ done
 
 work=${FOLDER:-$(mktemp -d)}
 mkdir -p "$work/wheel"
-leave() { [ -n "${FOLDER:-}" ] || rm -rf "$work"; }
+leave() { [ -n "${FOLDER:-}" ] || rm -rf --one-file-system "$work"; }
 trap leave EXIT
 
 echo "+ the wheel, cells to classify, and this computer's answers ($(uname -m))"
@@ -49,19 +50,35 @@ rm -rf "$work/wheel" "$work/cells"
 import sys
 from tinynet.data.synthetic import write_folder
 write_folder(sys.argv[1], 40)" "$work/cells"
-for model in autoencoder small-cnn; do
-    (cd "$work/cells" && TINYNET_KERNELS=numpy PYTHONPATH="$OLDPWD" "$python" -m tinynet predict "$model" cell_images \
-        --json 2> /dev/null) > "$work/$model.json"
+here() { (cd "$work/cells" && TINYNET_KERNELS=numpy PYTHONPATH="$OLDPWD" "$python" -m tinynet "$@"); }
+here quantize autoencoder --to int8 --data cell_images --part all --out int8.safetensors
+models="autoencoder small-cnn int8.safetensors"
+for model in $models; do
+    here predict "$model" cell_images --json 2> /dev/null > "$work/$model.json"
 done
+
+same_answers() {
+    "$python" - "$@" << 'PYTHON'
+import json, sys
+here, there = (json.load(open(path)) for path in sys.argv[1:])
+assert [(a["path"], a["label"]) for a in here] == [(a["path"], a["label"]) for a in there], "labels differ"
+assert all(answer["error"] is None for answer in here) and here
+apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(here, there))
+tolerance = 1e-6 if "int8" in sys.argv[1] else 1e-5  # int8: the logits are the same, exp may round otherwise
+assert apart <= tolerance, f"probabilities differ by {apart}"
+print(f"{len(here)} cells, the same labels, probabilities within {apart:.1g} of this computer's")
+PYTHON
+}
 
 for architecture in "$@"; do
     root=$work/$architecture
     if [ ! -e "$root/built" ]; then
         echo "+ Debian $suite for $architecture"
-        rm -rf "$root"
-        debootstrap --foreign --arch="$architecture" --variant=minbase --include="$packages" \
+        rm -rf --one-file-system "$root"
+        # In a mount namespace of its own: were it killed, its /proc and /sys would go with it.
+        unshare --mount debootstrap --foreign --arch="$architecture" --variant=minbase --include="$packages" \
             "$suite" "$root" "$mirror" > "$work/$architecture.log"
-        chroot "$root" /debootstrap/debootstrap --second-stage >> "$work/$architecture.log"
+        unshare --mount chroot "$root" /debootstrap/debootstrap --second-stage >> "$work/$architecture.log"
         touch "$root/built"
     fi
     inside() { unshare --net chroot "$root" /usr/bin/env -i PATH=/root/env/bin:/usr/bin:/bin HOME=/root "$@"; }
@@ -70,7 +87,7 @@ for architecture in "$@"; do
     mkdir -p "$root/root/check/tests"
     cp -r "$work/wheel" "$work/cells" "$root/root/check/"
     cp pyproject.toml "$root/root/check/"
-    cp tests/conftest.py "$root/root/check/tests/"
+    find tests -maxdepth 1 -name "*.py" ! -name "test_*" -exec cp {} "$root/root/check/tests/" \;  # what tests share
     for name in $tests; do
         cp "tests/$name.py" "$root/root/check/tests/"
     done
@@ -86,20 +103,17 @@ print(f'{platform.machine()}, {sys.maxsize.bit_length() + 1} bits, Python {platf
     echo "+ $architecture: the runtime's tests"
     inside sh -c 'cd /root/check && HYPOTHESIS_PROFILE=default python -m pytest -rs -p no:cacheprovider tests'
 
-    for model in autoencoder small-cnn; do
+    for model in $models; do
         echo "+ $architecture: tinynet predict $model"
         inside sh -c "cd /root/check/cells && tinynet predict $model cell_images --json" \
             2> "$work/messages" > "$work/$model.$architecture.json" || fail "$(cat "$work/messages")"
-        "$python" - "$work/$model.json" "$work/$model.$architecture.json" << 'PYTHON'
-import json, sys
-here, there = (json.load(open(path)) for path in sys.argv[1:])
-assert [(a["path"], a["label"]) for a in here] == [(a["path"], a["label"]) for a in there], "labels differ"
-assert all(answer["error"] is None for answer in here) and here
-apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(here, there))
-assert apart <= 1e-5, f"probabilities differ by {apart}"
-print(f"{len(here)} cells, the same labels, probabilities within {apart:.1g} of this computer's")
-PYTHON
+        same_answers "$work/$model.json" "$work/$model.$architecture.json"
     done
+    echo "+ $architecture: tinynet predict autoencoder, from the wheel file, not installed"
+    inside sh -c 'cd /root/check/cells && PYTHONPATH=$(echo /root/check/wheel/*.whl) \
+        /usr/bin/python3 -m tinynet predict autoencoder cell_images --json' \
+        2> "$work/messages" > "$work/from-wheel.$architecture.json" || fail "$(cat "$work/messages")"
+    same_answers "$work/autoencoder.json" "$work/from-wheel.$architecture.json"
     inside sh -c 'cd /root/check/cells && tinynet predict autoencoder $(find cell_images -name "*.png" | sort | head -1)'
 done
 echo "+ done: $*"

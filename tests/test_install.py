@@ -104,19 +104,17 @@ class Installed:
     def programs(self) -> Path:
         return self.environment / ("Scripts" if sys.platform == "win32" else "bin")
 
-    def run(self, *words: str) -> subprocess.CompletedProcess:
+    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess:
         """One of the environment's programs, in the folder of pictures; it sees no other packages."""
-        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "TINYNET_"))}
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "TINYNET_"))} | more
         return subprocess.run(
             [str(self.programs / words[0]), *words[1:]],
             cwd=self.pictures, env=variables, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Installed:
-    """The wheel installed by pip, without network, into an environment that has NumPy and nothing else."""
-    folder = tmp_path_factory.mktemp("numpy-only")
+def with_numpy_alone(folder: Path) -> Installed:
+    """An environment that has NumPy and nothing else, and a folder with two cells and a JPEG's beginning."""
     environment, pictures = folder / "environment", folder / "pictures"
     venv.create(environment, symlinks=sys.platform != "win32")
     libraries = Path(np.__file__).parent.parent
@@ -127,16 +125,23 @@ def installed(wheel, tmp_path_factory) -> Installed:
         else:
             (site / part.name).symlink_to(part)
     made = Installed(environment, pictures, synthetic_cells(2, size=90).images)
+    pictures.mkdir()
+    for number, cell in enumerate(made.cells):
+        (pictures / f"cell{number}.png").write_bytes(png(cell))
+    (pictures / "cell.jpg").write_bytes(JPEG)
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Installed:
+    """The wheel installed by pip, without network, into an environment that has NumPy and nothing else."""
+    made = with_numpy_alone(tmp_path_factory.mktemp("numpy-only"))
     python = str(made.programs / "python")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", str(wheel)]
     done = subprocess.run(pip, capture_output=True, text=True)
     if "No module named pip" in done.stderr or "no such option" in done.stderr:
         pytest.skip("pip 22.3 or newer, which installs the wheel, is not here")
     assert done.returncode == 0, done.stderr
-    pictures.mkdir()
-    for number, cell in enumerate(made.cells):
-        (pictures / f"cell{number}.png").write_bytes(png(cell))
-    (pictures / "cell.jpg").write_bytes(JPEG)
     return made
 
 
@@ -210,6 +215,80 @@ def test_with_numpy_alone_a_jpeg_gets_one_sentence_that_says_what_to_install(ins
     done = installed.run("tinynet", "predict", "autoencoder", ".", "--json")
     assert done.returncode == 0
     assert [answer["error"] is None for answer in json.loads(done.stdout)] == [False, True, True]
+
+
+def files_below(folder: Path) -> dict[Path, int]:
+    """Every file, of NumPy's too, and when it was changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_from_the_wheel_file_nothing_is_installed_and_nothing_written(wheel, tmp_path):
+    """The wheel on the search path, as it is: the whole path from the command line and in Python."""
+    place = with_numpy_alone(tmp_path / "place")
+    (tmp_path / "home").mkdir()
+    from_wheel = {"PYTHONPATH": str(wheel), "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+    before, bytes_before = files_below(tmp_path), wheel.read_bytes()
+    for model in ("autoencoder", "small-cnn"):
+        with kernels.using("numpy"):
+            wanted = tn.load(model).predict(list(place.cells))[:, 1]
+        words = ["python", "-m", "tinynet", "predict", model, "cell0.png", "cell1.png", "--json"]
+        done = place.run(*words, **from_wheel)
+        assert done.returncode == 0, done.stderr
+        found = [answer["probability"] for answer in json.loads(done.stdout)]
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    code = """
+import tinynet as tn, tinynet.models
+from tinynet import storage
+from tinynet.images import decode
+print(tn.__file__, tinynet.models.__file__, storage.weights_folder())
+print(*storage.shipped_names(), *map(storage.size_in_bytes, storage.shipped_names()))
+print(*tn.load("small-cnn").predict([decode("cell0.png"), decode("cell1.png")])[:, 1])
+"""
+    done = place.run("python", "-c", code, **from_wheel)
+    assert done.returncode == 0, done.stderr
+    places, shipped, probabilities = done.stdout.splitlines()
+    assert all(path.startswith(str(wheel) + os.sep) for path in places.split())
+    weights = sorted((ROOT / "models" / "weights").glob("*.safetensors"))
+    assert shipped.split() == [path.stem for path in weights] + [str(path.stat().st_size) for path in weights]
+    np.testing.assert_allclose([float(word) for word in probabilities.split()], wanted, atol=1e-5)
+    for words in (["info"], ["summary", "autoencoder"]):
+        done = place.run("python", "-m", "tinynet", *words, **from_wheel)
+        assert done.returncode == 0, done.stderr
+    done = place.run("python", "-m", "tinynet", "predict", "nothing", "cell0.png", **from_wheel)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tinynet predict: nothing: no such file, and no shipped model of that name; there are "
+        f"{', '.join(path.stem for path in weights)}\n"
+    )
+    assert files_below(tmp_path) == before and wheel.read_bytes() == bytes_before
+
+
+# Two processes: the second finds what the first compiled.
+KERNEL_FROM_WHEEL = """
+import numpy as np
+from tinynet import kernels
+from tinynet.kernels.numba import compile
+assert (kernels.active().relu(np.array([-1, 2], np.float32)) == [0, 2]).all()
+(report,) = compile.compile_report()
+print("compiled", report.compiled, "loaded", report.loaded)
+"""
+
+
+@pytest.mark.skipif(kernels.numba_problem() is not None, reason="Numba is not installed")
+def test_from_the_wheel_file_compiled_kernels_are_kept(wheel, tmp_path):
+    cache = {
+        **os.environ,
+        "PYTHONPATH": str(wheel),
+        "TINYNET_CACHE": str(tmp_path),
+        "TINYNET_KERNELS": "numba",
+    }
+    for wanted in ("compiled 1 loaded 0", "compiled 0 loaded 1"):
+        done = subprocess.run(
+            [sys.executable, "-c", KERNEL_FROM_WHEEL], cwd=tmp_path, env=cache, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stdout.strip() == wanted, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert list(folder.glob("activation.*.nbi"))
 
 
 def test_models_are_found_from_a_checkout(checkout, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import tinynet
 from tinynet import files, kernels
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, NonFiniteError, TinynetError
+from tinynet.files import packaged
 from tinynet.layers import layer_to_json
 from tinynet.network import Network
 
@@ -125,26 +126,32 @@ def locate(model: Any) -> str:
         raise ArgumentError(f"wanted the path of a model file or a model's name, got {model!r:.60}")
     if os.path.isfile(path) or os.path.splitext(path)[1] or os.path.basename(path) != path or not path:
         return path
-    shipped = os.path.join(weights_folder(), f"{path}.safetensors")  # found before a folder of the same name
-    if os.path.isfile(shipped):
-        return shipped
+    if path in shipped_names():  # found before a folder of the same name
+        return os.path.join(weights_folder(), f"{path}.safetensors")
     if os.path.exists(path):
         return path
     raise FileAccessError(f"{path}: no such file, and no shipped model of that name; there are {_names()}")
 
 
+def size_in_bytes(model: Any) -> int:
+    """How large a model file is, given its path or the name of a shipped model; raises FileAccessError."""
+    with files.open_to_read(locate(model)) as file:
+        return file.seek(0, os.SEEK_END)
+
+
 def weights_folder() -> str:
-    """Where shipped weights lie: inside the installed package, or beside it in a checkout."""
+    """Where shipped weights lie: inside the installed package or its zip, or beside it in a checkout."""
     package = os.path.dirname(os.path.abspath(tinynet.__file__))
     inside = os.path.join(package, "models", "weights")
-    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "models", "weights")
+    found = os.path.isdir(inside) or packaged.in_archive(inside)
+    return inside if found else os.path.join(os.path.dirname(package), "models", "weights")
 
 
 def shipped_names() -> list[str]:
     """The names that `load` knows without a file."""
-    folder, ending = weights_folder(), ".safetensors"
-    files = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name.removesuffix(ending) for name in files if name.endswith(ending))
+    ending = ".safetensors"
+    names = packaged.file_names(weights_folder())
+    return [name.removesuffix(ending) for name in names if name.endswith(ending)]
 
 
 def now() -> str:

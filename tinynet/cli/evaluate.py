@@ -109,7 +109,6 @@ def _report(
     about: dict[str, Any],
 ) -> None:
     """Write the page, with the cells' own files as pictures."""
-    import os
     from pathlib import Path
 
     from tinynet import __version__, report, storage
@@ -142,7 +141,7 @@ def _report(
         {**about, "tinynet": __version__, "provenance": model.provenance},
         [_heading(figures), *_caveats(model, figures)],
         model,
-        os.path.getsize(storage.locate(about["model"])),
+        storage.size_in_bytes(about["model"]),
     )
     note("evaluate", f"the report to open: {page}")
 

@@ -52,7 +52,7 @@ def _facts() -> dict[str, dict[str, Any]]:
     import tinynet
     from tinynet import storage
 
-    shipped = {name: f"{os.path.getsize(storage.locate(name)):,} bytes" for name in storage.shipped_names()}
+    shipped = {name: f"{storage.size_in_bytes(name):,} bytes" for name in storage.shipped_names()}
     return {
         "versions": {
             "tinynet": tinynet.__version__,

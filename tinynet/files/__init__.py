@@ -3,12 +3,13 @@
 docs/model-file.md is the format, byte by byte.  `container` is the safetensors layout,
 `model_file` what tinynet puts in it, `selftest` the input that a model file must
 reproduce its answer on, `atomic` how a file is replaced without ever losing the old one,
+`packaged` how tinynet finds its own, unpacked or in a zip,
 `strict_json` the JSON that is accepted and written.
 """
 
 from __future__ import annotations
 
-from tinynet.files.atomic import remove_temporaries, write_atomically
+from tinynet.files.atomic import open_to_read, remove_temporaries, write_atomically
 from tinynet.files.container import read_tensors, write_tensors
 from tinynet.files.model_file import (
     file_bytes,
@@ -24,6 +25,7 @@ __all__ = [
     "file_bytes",
     "load_checkpoint",
     "load_model_file",
+    "open_to_read",
     "read_tensors",
     "remove_temporaries",
     "save_checkpoint",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from tinynet.errors import FileAccessError
+from tinynet.files import packaged
 
 PathLike = str | os.PathLike[str]
 
@@ -80,9 +81,15 @@ def remove_temporaries(folder: PathLike) -> None:
 
 @contextlib.contextmanager
 def open_to_read(path: PathLike) -> Iterator[BinaryIO]:
-    """Open an existing regular file; any OSError on the way or inside becomes a FileAccessError."""
+    """Open an existing regular file; any OSError on the way or inside becomes a FileAccessError.
+
+    It may lie in the zip that tinynet itself is imported from.
+    """
     name = path_text(path)
     try:
+        if packaged.in_archive(name):
+            yield packaged.open_in_archive(name)
+            return
         # Checked before opening, because opening a named pipe would wait for ever.
         _require_regular_file(os.stat(name).st_mode)
         with open(name, "rb") as file:

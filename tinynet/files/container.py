@@ -138,7 +138,8 @@ def read_tensors(
     """
     name = path_text(path)
     with open_to_read(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         if size > max_bytes:
             raise ModelFileError(f"{name} is {size:,} bytes, more than the {max_bytes:,} allowed.")
         header = _read_header(file, size, name)

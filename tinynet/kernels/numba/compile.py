@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
 
 from tinynet.kernels.numba.tiles import WIDTH
+from tinynet.kernels.numba.zipped import ZIPPED, zipped_cache
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, and vectors of 16 lanes exist in compiled code only")
@@ -229,9 +231,10 @@ def _cache_bases():
         yield Path.home() / ".cache" / "tinynet"
 
 
-def _sources() -> list[Path]:
-    """Every file that compiled code may depend on."""
-    return sorted(Path(__file__).parent.glob("*.py"))
+def _sources() -> list[Any]:
+    """Every file that compiled code may depend on; tinynet may be a zip."""
+    files = resources.files(__spec__.parent).iterdir()
+    return sorted((file for file in files if file.name.endswith(".py")), key=lambda file: file.name)
 
 
 # Variables that say where and how often, not what is compiled.
@@ -266,7 +269,7 @@ def _numba_cache(function: Callable, folder: Path | None) -> Any:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(folder)
     try:
-        cache = FunctionCache(function)
+        cache = zipped_cache(function, folder) if ZIPPED else FunctionCache(function)
     except (RuntimeError, OSError):  # "cannot cache function: no locator available"
         return NullCache()
     finally:
