@@ -34,8 +34,9 @@ ENVIRONMENTS = [
     ("newest for 3.13, with Numba", "3.13", ["numpy", "numba"]),
 ]
 QUICK = [
-    "tests/test_tensor.py", "tests/test_files.py", "tests/test_png.py", "tests/test_random.py",
-    "tests/test_arithmetic.py", "tests/test_training.py",
+    "tests/test_tensor.py", "tests/test_files_container.py", "tests/test_files_model_file.py",
+    "tests/test_files_mutated.py", "tests/test_files_atomic.py", "tests/test_files_selftest.py",
+    "tests/test_png.py", "tests/test_random.py", "tests/test_arithmetic.py", "tests/test_training.py",
     "tests/test_survival.py::test_ctrl_c_keeps_every_step_and_the_rest_gives_the_same_bits",
     "tests/test_same_in_same_out.py",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Files made to do harm: a little in them asks for much, or says different things to different readers.
 
-What any damage does is in test_files.py, test_png.py, test_images.py and test_onnx_bad_input.py; fuzz/ tries
-far more.  Bounds of memory and time are those of docs/robustness.md, held by fuzz/guard.py.
+What any damage does is in test_files_*.py, test_png.py, test_images.py and test_onnx_bad_input.py; fuzz/
+tries far more.  Bounds of memory and time are those of docs/robustness.md, held by fuzz/guard.py.
 """
 
 from __future__ import annotations

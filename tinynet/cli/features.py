@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from tinynet.cli.options import add_data, add_exclude, add_json, add_model
-from tinynet.cli.output import metric_lines, print_notice, print_result
+from tinynet.cli.output import float_model, metric_lines, print_notice, print_result
 
 SUMMARY = "classify cells by a layer's features: nearest neighbours, or a support-vector machine"
 
@@ -47,15 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     import tinynet
     from tinynet.errors import ArgumentError
     from tinynet.features import FeatureClassifier
-    from tinynet.network import Network
+    from tinynet.runs.data import takes_square_pictures
     from tinynet.runs.feature_study import study
 
     classifier = FeatureClassifier(arguments.classifier, arguments.neighbours, arguments.penalty)
-    model = tinynet.load(arguments.model)
-    if not isinstance(model, Network):
-        raise ArgumentError(f"{arguments.model} is in int8: give the float model that it was made of")
-    shape = model.input_shape or ()
-    if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or model.preprocessing is None:
+    model = float_model(tinynet.load(arguments.model), arguments.model)
+    if not takes_square_pictures(model):
         raise ArgumentError(f"{arguments.model} does not take square RGB pictures")
     found = study(
         model,

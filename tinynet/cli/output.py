@@ -56,6 +56,16 @@ def load_classifier(name: str) -> Classifier:
     return model
 
 
+def float_model(model: Classifier, name: str, more: str = "") -> Sequential:
+    """The model, loaded by this name; ArgumentError for one in int8.  more: words behind "in int8"."""
+    from tinynet.errors import ArgumentError
+    from tinynet.model import Sequential
+
+    if not isinstance(model, Sequential):
+        raise ArgumentError(f"{name} is in int8{more}: give the float model that it was made of")
+    return model
+
+
 def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
     return model.predict(images)[:, -1]

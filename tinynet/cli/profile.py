@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import add_json
-from tinynet.cli.output import json_text, note
+from tinynet.cli.output import float_model, json_text, note
 from tinynet.texts import number, percent, printable
 
 if TYPE_CHECKING:
@@ -61,16 +61,12 @@ def _count(text: str) -> int:
 
 def _model(name: str) -> Sequential:
     import tinynet
-    from tinynet.errors import ArgumentError
 
     if name == RECONSTRUCTION:
         from tinynet.models import autoencoder
 
         return autoencoder().compile(tinynet.RMSprop(1e-3), "mse")  # as recipes.py trains it
-    model = tinynet.load(name)
-    if not isinstance(model, tinynet.Sequential):
-        raise ArgumentError(f"{name} is in int8, which is not trained: give the float model it was made of")
-    return model
+    return float_model(tinynet.load(name), name, ", which is not trained")
 
 
 def _as_json(measured: Profile) -> dict[str, Any]:

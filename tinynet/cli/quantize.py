@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import add_data, add_exclude, add_json, add_model
-from tinynet.cli.output import load_classifier, print_notice, print_result
+from tinynet.cli.output import float_model, load_classifier, print_notice, print_result
 
 if TYPE_CHECKING:
     from tinynet.runs.quantization import Quantized
@@ -49,14 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
-    from tinynet.errors import ArgumentError
     from tinynet.files.atomic import check_writable
-    from tinynet.model import Sequential
     from tinynet.runs import quantization
 
-    model = load_classifier(arguments.model)
-    if not isinstance(model, Sequential):
-        raise ArgumentError(f"{arguments.model} is in int8 already: give the float model that it was made of")
+    model = float_model(load_classifier(arguments.model), arguments.model, " already")
     check_writable(arguments.out)  # before minutes of calibrating and measuring
     options = {name: getattr(arguments, name) for name in ("images", "calibration")}
     made = quantization.quantize(

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 SHARES = (0.72, 0.08, 0.20)  # of training, validation and test: the report's section 4.1
 
 
+def takes_square_pictures(model: Network) -> bool:
+    """Whether the model takes what is loaded here: square RGB pictures, which it prepares itself."""
+    shape = model.input_shape or ()
+    return len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3 and model.preprocessing is not None
+
+
 @dataclass
 class RunData:
     """Images (n, size, size, 3) uint8, labels and patients (n,), and which of them are in which part.

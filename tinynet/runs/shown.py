@@ -97,9 +97,7 @@ def _teacher(name: str) -> Network:
     model = tinynet.load(name)
     if not isinstance(model, Network):
         raise ArgumentError(f"--teacher {name}: wanted a model in float32 or float16, this is in int8")
-    shape = model.input_shape or ()
-    fits = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3 and model.preprocessing is not None
-    if not fits or classes_of(model) != 2:
+    if not run_data.takes_square_pictures(model) or classes_of(model) != 2:
         raise ArgumentError(f"--teacher {name}: wanted a classifier of square RGB pictures in two classes")
     return model
 

@@ -10,7 +10,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tinynet.kernels.numba.simd import element_pointer, fused_multiply_add, llvm_vector, splat_scalar
+from tinynet.kernels.numba.simd import (
+    element_pointer,
+    fused_multiply_add,
+    llvm_vector,
+    splat_scalar,
+    transpose_rows,
+)
 from tinynet.kernels.numba.tiles import WIDTH, Tile, load_scalar, tile_vector
 
 
@@ -117,30 +123,10 @@ def tile_times(typing, tile, number):
 
 @intrinsic
 def transpose_images(typing, codes, start, stride, transposed):
-    """transposed[WIDTH k + l] = codes[start + l * stride + k], k from 0 to 15, of the bytes of WIDTH images.
-
-    Each round of interleaving row i with row i + WIDTH / 2 turns the bits of the index round by one.
-    """
+    """transposed[WIDTH k + l] = codes[start + l * stride + k], k below 16, of the bytes of WIDTH images."""
 
     def generate(context, builder, signature, arguments):
-        codes, start, stride, transposed = arguments
-        row_type = ir.VectorType(ir.IntType(8), 16)
-        rows = []
-        for _ in range(WIDTH):
-            pointer = element_pointer(context, builder, signature.args[0], codes, start)
-            rows.append(builder.load(builder.bitcast(pointer, row_type.as_pointer()), align=1))
-            start = builder.add(start, stride)
-        index_type, half = ir.VectorType(ir.IntType(32), 16), WIDTH // 2
-        low = ir.Constant(index_type, [i // 2 + 16 * (i % 2) for i in range(16)])
-        high = ir.Constant(index_type, [8 + i // 2 + 16 * (i % 2) for i in range(16)])
-        for _ in range(WIDTH.bit_length() - 1):
-            pairs = [(rows[i], rows[i + half]) for i in range(half)]
-            rows = [builder.shuffle_vector(a, b, side) for a, b in pairs for side in (low, high)]
-        for number, row in enumerate(rows):
-            at = context.get_constant(types.intp, number * 16)
-            pointer = element_pointer(context, builder, signature.args[3], transposed, at)
-            builder.store(row, builder.bitcast(pointer, row_type.as_pointer()), align=1)
-        return context.get_dummy_value()
+        return transpose_rows(context, builder, signature, arguments, WIDTH)
 
     return types.void(codes, types.intp, types.intp, transposed), generate
 

@@ -213,32 +213,36 @@ def widen(typing, value):
     return Vector(types.float64)(value), generate
 
 
+def transpose_rows(context, builder, signature, arguments, count):
+    """transposed[count k + l] = array[start + l * stride + k] of bytes; k below 16, l below count (8 or 16).
+
+    Each round of interleaving row i with row i + count / 2 turns the bits of the index round by one.
+    """
+    array, start, stride, transposed = arguments
+    row_type, index_type = (ir.VectorType(ir.IntType(bits), 16) for bits in (8, 32))
+    rows = []
+    for _ in range(count):
+        pointer = element_pointer(context, builder, signature.args[0], array, start)
+        rows.append(builder.load(builder.bitcast(pointer, row_type.as_pointer()), align=1))
+        start = builder.add(start, stride)
+    low = ir.Constant(index_type, [i // 2 + 16 * (i % 2) for i in range(16)])
+    high = ir.Constant(index_type, [8 + i // 2 + 16 * (i % 2) for i in range(16)])
+    for _ in range(count.bit_length() - 1):
+        pairs = zip(rows[: count // 2], rows[count // 2 :], strict=True)
+        rows = [builder.shuffle_vector(a, b, side) for a, b in pairs for side in (low, high)]
+    for number, row in enumerate(rows):
+        at = context.get_constant(types.intp, number * 16)
+        pointer = element_pointer(context, builder, signature.args[3], transposed, at)
+        builder.store(row, builder.bitcast(pointer, row_type.as_pointer()), align=1)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def transpose_bytes(typing, array, start, stride, transposed):
-    """transposed[16 k + l] = array[start + l * stride + k] for k and l from 0 to 15, of bytes.
-
-    Four rounds of interleaving row i with row i + 8 transpose a 16 x 16 matrix.
-    """
+    """transposed[16 k + l] = array[start + l * stride + k] for k and l from 0 to 15, of bytes."""
 
     def generate(context, builder, signature, arguments):
-        array, start, stride, transposed = arguments
-        row_type = ir.VectorType(ir.IntType(8), LANES)
-        rows = []
-        for _ in range(LANES):
-            pointer = element_pointer(context, builder, signature.args[0], array, start)
-            rows.append(builder.load(builder.bitcast(pointer, row_type.as_pointer()), align=1))
-            start = builder.add(start, stride)
-        index_type = ir.VectorType(ir.IntType(32), LANES)
-        low = ir.Constant(index_type, [i // 2 + 16 * (i % 2) for i in range(16)])
-        high = ir.Constant(index_type, [8 + i // 2 + 16 * (i % 2) for i in range(16)])
-        for _ in range(4):
-            pairs = [(rows[i], rows[i + 8]) for i in range(8)]
-            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
-        for k, row in enumerate(rows):
-            at = context.get_constant(types.intp, k * LANES)
-            pointer = element_pointer(context, builder, signature.args[3], transposed, at)
-            builder.store(row, builder.bitcast(pointer, row_type.as_pointer()), align=1)
-        return context.get_dummy_value()
+        return transpose_rows(context, builder, signature, arguments, LANES)
 
     return types.void(array, types.intp, types.intp, transposed), generate
 
