@@ -23,7 +23,7 @@ class Packed(Generic[Program]):
 
     Weights may change at any time and in many ways: training, load_state, an assignment into an array.
     So nobody is asked to announce it: everything is compared, objects by identity and numbers bit for
-    bit, which takes a tenth of the time that computing one image takes.
+    bit, which takes 6 us: a quarter of what computing one image of the smallest model takes.
     """
 
     def __init__(self, network: Network, make: Callable[[Network], Program]):
