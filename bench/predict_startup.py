@@ -1,10 +1,11 @@
 """From the start of a process to its printed answer for one picture, beside ONNX Runtime and bare NumPy.
 
-    python -m bench.predict_startup [--picture FILE] [--rounds 15] [--json FILE]
+    python -m bench.predict_startup [--picture FILE] [--wheel FILE] [--rounds 15] [--json FILE]
 
 In every round each program starts once in a fresh process: `import numpy` and a print, `tinynet predict`
-with the NumPy kernels, and a script that does the same with ONNX Runtime and OpenCV (or Pillow).  What is
-compared is when the first line arrives (the median of the differences within a round), and memory.
+with the NumPy kernels (with --wheel also from that file, nothing installed), and a script that does the same
+with ONNX Runtime and OpenCV (or Pillow).  What is compared is when the first line arrives (the median of
+the differences within a round), and memory.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ print(answered - begin, ended - begin, used.ru_maxrss)
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "autoencoder"
 NUMPY, TINYNET, PEER = "import numpy", "tinynet predict", "ONNX Runtime script"
+FROM_WHEEL = "from the wheel file"
 GOAL_SECONDS, GOAL_MEGABYTES = 0.08, 40  # beyond bare NumPy; in all
 SAME_ANSWER = 0.05  # the peer resizes in its own way
 
@@ -88,17 +90,17 @@ class Start:
     line: str
 
 
-def programs(picture: Path, folder: Path) -> list[Program | Absent]:
-    """The three programs for this picture; what they need is written into `folder`."""
+def programs(picture: Path, folder: Path, wheel: Path | None = None) -> list[Program | Absent]:
+    """The programs for this picture; what they need is written into `folder`."""
     python = sys.executable
+    answer = (python, "-c", COMMAND, "predict", MODEL, str(picture))
     found: list[Program | Absent] = [
         Program(NUMPY, (python, "-c", "import numpy; print(numpy.__version__, flush=True)")),
-        Program(
-            TINYNET,
-            (python, "-c", COMMAND, "predict", MODEL, str(picture)),
-            (("TINYNET_KERNELS", "numpy"),),
-        ),
+        Program(TINYNET, answer, (("TINYNET_KERNELS", "numpy"),)),
     ]
+    if wheel is not None:
+        path = os.pathsep.join(filter(None, [str(wheel), os.environ.get("PYTHONPATH")]))
+        found.append(Program(FROM_WHEEL, answer, (("TINYNET_KERNELS", "numpy"), ("PYTHONPATH", path))))
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -117,7 +119,8 @@ def start(program: Program, environment: Mapping[str, str]) -> Start:
     """Run it to its end.  Raises Disagreement where it fails."""
     done = subprocess.run(
         [sys.executable, "-ISc", MEASURE, *program.words],
-        env={**environment, **dict(program.variables)}, cwd=ROOT, capture_output=True, text=True,
+        env={**environment, **dict(program.variables)}, cwd=tempfile.gettempdir(),
+        capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
         raise Disagreement(f"{program.name} failed: {done.stderr.strip()[-300:]}")
@@ -189,6 +192,7 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="python -m bench.predict_startup", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="default: a synthetic cell, 130x130")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="time tinynet from this wheel file, too")
     parser.add_argument("--rounds", type=int, default=15, help="default 15")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every start there")
     arguments = parser.parse_args(words)
@@ -200,7 +204,7 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         picture = arguments.picture or synthetic_picture(folder)
-        found = programs(picture.resolve(), folder)
+        found = programs(picture.resolve(), folder, arguments.wheel and arguments.wheel.resolve())
         contestants = [one for one in found if isinstance(one, Program)]
         starts = measure(contestants, arguments.rounds, folder)
     print(table(starts, [one for one in found if isinstance(one, Absent)]))

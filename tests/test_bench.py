@@ -432,4 +432,13 @@ def test_the_startup_comparison_runs(tmp_path, capsys):
     assert predict_startup.main(["--rounds", "1", "--json", str(tmp_path / "starts.json")]) == 0
     assert "seconds beyond bare NumPy" in capsys.readouterr().out
     kept = json.loads((tmp_path / "starts.json").read_text())["starts"]
+    assert list(kept)[:2] == ["import numpy", "tinynet predict"]
     assert len(kept["tinynet predict"]) == 1 and kept["tinynet predict"][0]["line"].endswith("cell.png")
+
+
+def test_a_wheel_is_started_as_a_file_ahead_of_all_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    wheel = tmp_path / "tinynet.whl"
+    _, installed, from_wheel, *_ = predict_startup.programs(tmp_path / "cell.png", tmp_path, wheel)
+    assert from_wheel.words == installed.words and from_wheel.name == predict_startup.FROM_WHEEL
+    assert dict(from_wheel.variables)["PYTHONPATH"] == os.pathsep.join([str(wheel), "elsewhere"])

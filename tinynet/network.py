@@ -269,8 +269,7 @@ class Network(Deciding):
             raise DataError("predict: there are no images")
         chosen, outputs = kernels.for_images(len(x), self.multiply_adds()), {}
         if len(x) <= single.FEW:
-            with kernels.using(chosen.NAME):
-                at_once = single.predict(self, x)
+            at_once = single.predict(self, x) if chosen.NAME == "numba" else None
             if at_once is not None:
                 return at_once
         else:

@@ -101,7 +101,10 @@ def _table(facts: dict[str, Any], made: Quantized) -> list[str]:
         for key in _FIGURES:
             lines.append(f"  {key:<38}" + _difference(before[key], after[key]))
     if not facts["before"]:
-        lines.append("not measured: that needs the data that the model was trained on, --data DIR")
+        lines.append(
+            "not measured: that needs the data that the model was trained on, --data DIR, "
+            "and a part of it that was kept for testing"
+        )
     return lines
 
 

@@ -54,7 +54,7 @@ class Single:
         self._plan, self._numbers = self._program.plan, self._program.numbers
         self._scratch = self._program.of_thread
         self._outputs, self._is_vector = math.prod(self.output_shape), len(self.output_shape) == 1
-        self._run = self._program.entry()
+        self._run = self._program.run
 
     def __repr__(self) -> str:
         return f"Single({self.name!r}, input {self.input_shape}, output {self.output_shape})"

@@ -8,7 +8,6 @@ use; tinynet.deploy.single is the same for those who count microseconds.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +48,10 @@ class Program:
         self.plan, numbers, self._scratch, outputs = make_plan(steps, planes(self.input_shape), scale, shift)
         self.numbers = aligned(numbers)
         assert outputs == int(np.prod(self.output_shape))
-        self._run = kernel.one_image
         self.of_thread = threading.local()
+        # Compiled or loaded now; nobody looks at the types of a call's arguments, which takes 3 us.
+        memory, results = self.scratch(), np.empty(1, FLOATS)
+        self.run = kernel.one_image.entry(self.plan, self.numbers, memory, NO_CODES, NO_VALUES, 1, results)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model's `predict` gives for images (n, ...) of its shape: float32 (n, outputs...).
@@ -59,13 +60,8 @@ class Program:
         """
         results = np.empty((len(images), *self.output_shape), FLOATS)
         codes, values = (images.ravel(), NO_VALUES) if images.dtype == BYTES else (NO_CODES, images.ravel())
-        self._run(self.plan, self.numbers, self.scratch(), codes, values, len(images), results.reshape(-1))
+        self.run(self.plan, self.numbers, self.scratch(), codes, values, len(images), results.reshape(-1))
         return results
-
-    def entry(self) -> Callable[..., None]:
-        """The kernel, compiled or loaded now, for calls like those above whose arguments nobody checks."""
-        memory, results = self.scratch(), np.empty(1, FLOATS)
-        return self._run.entry(self.plan, self.numbers, memory, NO_CODES, NO_VALUES, 1, results)
 
     def scratch(self) -> np.ndarray:
         """The calling thread's memory for activations."""
