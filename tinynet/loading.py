@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tinynet import files, storage
-from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet.errors import ArgumentError, ModelFileError
 from tinynet.files.strict_json import MAXIMUM_DEPTH, shortened
 from tinynet.images import Preprocessing
 from tinynet.layers import Chain, Layer, layer_from_json
@@ -39,7 +39,7 @@ def load(model: str | PathLike) -> Sequential | Int8Model:
     if str(path).lower().endswith(".onnx"):
         raise ModelFileError(f"{path} is an ONNX file: tinynet convert, or tn.from_onnx, makes a model of it")
     arrays, description = files.load_model_file(path)
-    try:
+    with storage.described(path, "a model"):
         _check_depth(description)
         number_format = description.get("number_format", "float32")
         if number_format not in ("float32", "float16", "int8"):
@@ -49,20 +49,12 @@ def load(model: str | PathLike) -> Sequential | Int8Model:
             loaded.load_state(arrays)
             loaded.number_format = number_format
             check_costs(loaded)
-    except KeyError as missing:
-        problem = f"it has no {missing}"
-    except (TinynetError, TypeError, ValueError, OverflowError) as reason:
-        problem = str(reason)
-    except MemoryError:
-        problem = "it does not fit in memory"
-    else:
-        if number_format == "int8":
-            from tinynet.deploy.int8.file import restore  # not for those who have float models
+    if number_format == "int8":
+        from tinynet.deploy.int8.file import restore  # not for those who have float models
 
-            return restore(arrays, description, path)
-        storage.check_selftest(loaded, description, path)
-        return loaded
-    raise ModelFileError(f"{path}: the model file does not describe a model: {problem}")
+        return restore(arrays, description, path)
+    storage.check_selftest(loaded, description, path)
+    return loaded
 
 
 def _from_description(description: dict[str, Any]) -> Sequential:

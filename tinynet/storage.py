@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,22 @@ def save(model: Network, path: Any) -> None:
         if not np.isfinite(array).all():
             raise NonFiniteError(f"{path}: not written, {name} holds NaN or infinity")
     files.save_model_file(path, stored(model), describe(model))
+
+
+@contextlib.contextmanager
+def described(path: Any, what: str) -> Iterator[None]:
+    """Any mistake in a file's description, met while `what` is made of it, becomes a ModelFileError."""
+    try:
+        yield
+    except KeyError as missing:
+        problem = f"it has no {missing}"
+    except (TinynetError, TypeError, ValueError, OverflowError) as reason:
+        problem = str(reason)
+    except MemoryError:
+        problem = "it does not fit in memory"
+    else:
+        return
+    raise ModelFileError(f"{path}: the model file does not describe {what}: {problem}")
 
 
 def file_size(model: Network) -> int:

@@ -16,11 +16,12 @@ from tinynet.deploy.int8.model import Int8Model, check_selftest, describe_selfte
 from tinynet.deploy.int8.operations import KINDS, Operation
 from tinynet.deploy.int8.program import Program
 from tinynet.deploy.int8.values import Store, Value
-from tinynet.errors import ArgumentError, ModelFileError, TinynetError
+from tinynet.errors import ArgumentError
 from tinynet.files.strict_json import shortened
 from tinynet.images import Preprocessing
 from tinynet.kernels.window import Window
 from tinynet.layers import ACTIVATIONS
+from tinynet.storage import described
 
 LONGEST_SIDE = 2**24  # of a window, stride, padding: beyond any picture
 
@@ -52,18 +53,10 @@ def contents(model: Int8Model) -> tuple[Arrays, dict[str, Any]]:
 
 def restore(arrays: Arrays, description: dict[str, Any], path: Any) -> Int8Model:
     """The model of a file's arrays and description; raises ModelFileError, naming the file."""
-    try:
+    with described(path, "an int8 model"):
         model, stated = _restore(dict(arrays), description), description["self_test"]
-    except KeyError as missing:
-        problem = f"it has no {missing}"
-    except (TinynetError, TypeError, ValueError, OverflowError) as reason:
-        problem = str(reason)
-    except MemoryError:
-        problem = "it does not fit in memory"
-    else:
-        check_selftest(model, stated, path)
-        return model
-    raise ModelFileError(f"{path}: the model file does not describe an int8 model: {problem}")
+    check_selftest(model, stated, path)
+    return model
 
 
 def _restore(arrays: Arrays, description: dict[str, Any]) -> Int8Model:
