@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
     from tinynet.deploy.int8.model import Int8Model
@@ -51,9 +53,23 @@ def load_classifier(name: str) -> Classifier:
     return model
 
 
-def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
+def infected_probability(model: Classifier, images: np.ndarray, views: int = 1) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
-    return model.predict(images)[:, -1]
+    return model.predict(images, views=views)[:, -1]
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """The option --views."""
+    from tinynet.views import CHOICES
+
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=CHOICES,
+        default=1,
+        help="8: average the logits over the eight ways in which a square picture can lie, "
+        "in eight times the time; default: 1",
+    )
 
 
 def percent(share: float) -> str:
