@@ -272,6 +272,54 @@ def test_quantized_models_are_measured_beside_the_trained_ones(whole, config, ce
     assert not (tmp_path / "cv" / "predictions.csv").exists()
 
 
+def test_trained_models_are_measured_again_in_eight_views(
+    whole, config, cells, tmp_path, capsys, monkeypatch
+):
+    folder, result = whole
+    shutil.copytree(folder, tmp_path / "cv")
+    monkeypatch.setattr("tinynet.runs.crossvalidation.train", None)  # would raise
+    words = command(cells, tmp_path / "cv", "--exclude", str(cells / "list.txt"), "--views", "8", "--json")
+    assert cli.main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["views"] == 8 and told["number_format"] == "float32" and told["folds_done"] == [1, 2, 3]
+    assert "--views 8" in told["command"]
+    found = predictions.read(tmp_path / "cv" / "predictions-8views.csv")
+    assert found.images == result.predictions.images
+    for number, threshold in zip(told["folds_done"], told["thresholds"], strict=True):
+        place = tmp_path / "cv" / f"fold-{number}"
+        model = tn.load(place / "model.safetensors")
+        data = load(fold_config(config, number), 16, progress=False)
+        said = model.predict(data.images[data.test_with_excluded()], views=8)[:, -1]
+        assert found.probabilities[found.folds == number] == pytest.approx(said, abs=1e-7)
+        held = predictions.read(place / "validation-8views.csv")
+        said = model.predict(data.images[data.validation], views=8)[:, -1]
+        assert held.probabilities == pytest.approx(said, abs=1e-7)
+        assert threshold == best_threshold(held)
+        assert set(held.thresholds) == {model.threshold}
+    assert same_bytes(folder, tmp_path / "cv", TEST_FILES)
+    assert "over 8 views of the cell" in (tmp_path / "cv" / "crossvalidation-8views.md").read_text()
+    assert not (tmp_path / "cv" / "predictions.csv").exists()
+    with pytest.raises(ArgumentError, match="--views must be 1 or 8, got 4"):
+        cross_validate(config, tmp_path / "cv", views=4, verbose=0)
+
+
+def test_quantized_models_are_measured_in_eight_views_as_they_are(whole, config, tmp_path, monkeypatch):
+    folder, _ = whole
+    shutil.copytree(folder, tmp_path / "cv")
+    options = {"number_format": "int8", "threshold": "model", "verbose": 0}
+    one = cross_validate(config, tmp_path / "cv", 2, **options)
+    made = tmp_path / "cv" / "fold-2" / "model-int8.safetensors"
+    before = made.read_bytes()
+    monkeypatch.setattr("tinynet.runs.crossvalidation.quantize", None)  # would raise
+    eight = cross_validate(config, tmp_path / "cv", 2, views=8, **options)
+    assert (one.suffix, eight.suffix) == ("-int8", "-int8-8views")
+    assert made.read_bytes() == before and one.thresholds == eight.thresholds == [tn.load(made).threshold]
+    data = load(fold_config(config, 2), 16, progress=False)
+    said = tn.load(made).predict(data.images[data.test_with_excluded()], views=8)[:, -1]
+    assert eight.predictions.probabilities == pytest.approx(said, abs=1e-7)
+    assert (tmp_path / "cv" / "fold-2" / "validation-int8-8views.csv").exists()
+
+
 # Thresholds.
 
 

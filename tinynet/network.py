@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tinynet.layers import (
 from tinynet.losses import Loss, get_loss
 from tinynet.optim import Optimizer, get_optimizer
 from tinynet.tensor import Lanes, Tensor, no_grad
+from tinynet.views import EIGHT, LEAST, averaged_logits, wants_eight
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -251,11 +252,13 @@ class Network(Deciding):
         with no_grad():
             return self(x, Context(logits=True)).numpy()
 
-    def predict(self, x: Any, batch_size: int = BATCH) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = BATCH, *, views: int = 1) -> np.ndarray:
         """Outputs for images x, float32: class probabilities (n, classes), or images (n, h, w, c).
 
         x  uint8 (n, h, w, c), or float32 already scaled, or a list of uint8 images (h, w, c) of any
            sizes, which are resized.  The temperature applies.  Safe to call from several threads.
+        views  8: a classifier's logits are averaged over the eight ways in which a square picture can lie
+           (tinynet.views), for eight times the work
 
         With the Numba kernels a few images are computed one by one by tinynet.single, and more, where their
         layers allow it, in one call a thread by tinynet.batch.
@@ -267,7 +270,11 @@ class Network(Deciding):
         x, size, ending = as_array("predict", x), whole_number("batch_size", batch_size, 1), self.ending()
         if len(x) == 0:
             raise DataError("predict: there are no images")
-        chosen, outputs = kernels.for_images(len(x), self.multiply_adds()), {}
+        if wants_eight(self, views):
+            chosen, size = kernels.for_images(EIGHT * len(x), self.multiply_adds()), max(size, LEAST)
+            mean = averaged_logits(lambda turned: self._logits_of_many(turned, size, chosen), x, size)
+            return answer(mean, ending, self.temperature)
+        chosen = kernels.for_images(len(x), self.multiply_adds())
         if len(x) <= single.FEW:
             at_once = single.predict(self, x) if chosen.NAME == "numba" else None
             if at_once is not None:
@@ -277,10 +284,23 @@ class Network(Deciding):
                 logits = batch.logits(self, x)
             if logits is not None:
                 return answer(logits, ending, self.temperature)
+        return self._in_ranges(x, size, chosen, lambda logits: answer(logits, ending, self.temperature))
+
+    def _logits_of_many(self, x: np.ndarray, size: int, chosen: Any) -> np.ndarray:
+        """What `logits` gives, on these kernels and as many threads as there are."""
+        with kernels.using(chosen.NAME):
+            at_once = batch.logits(self, x)
+        return self._in_ranges(x, size, chosen, lambda logits: logits) if at_once is None else at_once
+
+    def _in_ranges(
+        self, x: np.ndarray, size: int, chosen: Any, finish: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """finish(logits) of up to `size` images at a time, layer by layer."""
+        outputs = {}
 
         def task(first: int, last: int) -> None:
             with kernels.using(chosen.NAME):  # a choice of kernels belongs to a thread
-                outputs[first] = answer(self.logits(x[first:last]), ending, self.temperature)
+                outputs[first] = finish(self.logits(x[first:last]))
 
         # Threads take whole batches through the whole model: they wait for each other once, not once a
         # layer, and what one batch leaves in the cache is what its next layer reads.

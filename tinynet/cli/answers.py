@@ -111,11 +111,12 @@ def find_pictures(paths: Sequence[str], warn: Callable[[str], None]) -> Iterator
 
 
 def answer_all(
-    model: Classifier, paths: Sequence[str], *, check: bool, warn: Callable[[str], None]
+    model: Classifier, paths: Sequence[str], *, check: bool, views: int = 1, warn: Callable[[str], None]
 ) -> Iterator[list[Answer]]:
     """Answers for all pictures at `paths`, in order, some at a time; DataError if there is no picture.
 
     check: refuse to answer where a picture does not look like one segmented cell.
+    views: 1, or 8 to average the logits over.
     """
     pictures = find_pictures(paths, warn)
     # Paths are looked at ahead, as far as it takes to see whether they are many.
@@ -127,8 +128,8 @@ def answer_all(
     with _in_threads(read) if len(ahead) > 1 else contextlib.nullcontext(partial(map, read)) as prepare:
         while some := list(itertools.islice(pictures, AT_A_TIME)):
             prepared = list(prepare(some))
-            with kernels.using(kernels.for_images(len(ahead), model.multiply_adds()).NAME):
-                answers = _answer(model, some, prepared)
+            with kernels.using(kernels.for_images(views * len(ahead), model.multiply_adds()).NAME):
+                answers = _answer(model, some, prepared, views)
             yield answers
 
 
@@ -159,9 +160,11 @@ def _prepare(model: Classifier, path: str, check: bool) -> np.ndarray | Answer:
         return Answer(path, reason="does not fit into memory", unreadable=True)
 
 
-def _answer(model: Classifier, paths: list[str], prepared: list[np.ndarray | Answer]) -> list[Answer]:
+def _answer(
+    model: Classifier, paths: list[str], prepared: list[np.ndarray | Answer], views: int
+) -> list[Answer]:
     images = [picture for picture in prepared if isinstance(picture, np.ndarray)]
-    probabilities = iter(infected_probability(model, np.stack(images)).tolist() if images else ())
+    probabilities = iter(infected_probability(model, np.stack(images), views).tolist() if images else ())
     names, answers = class_names(model), []
     for path, picture in zip(paths, prepared, strict=True):
         if isinstance(picture, Answer):

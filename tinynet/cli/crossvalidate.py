@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.options import add_json, add_quiet
+from tinynet.cli.options import add_json, add_quiet, add_views
 from tinynet.cli.output import json_text
 from tinynet.cli.train import add_training_arguments, command_of, diverged, given_options
 from tinynet.errors import ArgumentError, NonFiniteError
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("int8", "float16"),
         help="measure the trained models with their weights in this number format",
     )
+    add_views(parser)
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             doubted=arguments.doubted,
             threshold=arguments.threshold,
             number_format=arguments.quantize or "float32",
+            views=arguments.views,
             command=command_of,
             verbose=0 if arguments.quiet else 1,
         )
@@ -103,5 +105,6 @@ def _command(config: RunConfig, arguments: Any) -> str:
     words += " --doubted LIST" if arguments.doubted else ""
     words += f" --folds {config.folds}" if config.folds != 5 else ""
     words += f" --quantize {arguments.quantize}" if arguments.quantize else ""
+    words += f" --views {arguments.views}" if arguments.views != 1 else ""
     words += f" --threshold {arguments.threshold}" if arguments.threshold != "accuracy" else ""
     return f"{words} --out DIR"

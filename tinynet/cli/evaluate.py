@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.options import add_data, add_exclude, add_json, add_model
+from tinynet.cli.options import add_data, add_exclude, add_json, add_model, add_views
 from tinynet.cli.output import (
     at_one_in_a_hundred,
     infected_probability,
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="DIR", help="write a page to open in a browser, and report.json, into this folder"
     )
+    add_views(parser)
 
 
 @dataclass
@@ -69,21 +70,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
     from tinynet.metrics import evaluate_probabilities
     from tinynet.runs.data import training_seed
+    from tinynet.views import wants_eight
 
     if arguments.report is not None:
         from tinynet.report import require_charts
 
         require_charts()
     model = load_classifier(arguments.model)
+    wants_eight(model, arguments.views)  # refused before anything is read
     if arguments.part == "all":
         cells = _all_cells(model, arguments.data, arguments.exclude)
     else:
         cells = _part(model, arguments.model, arguments.data, arguments.exclude, arguments.part)
-    probabilities = infected_probability(model, cells.images)
+    probabilities = infected_probability(model, cells.images, arguments.views)
     about = {
         "model": arguments.model,
         "data": arguments.data,
         "part": arguments.part,
+        "views": arguments.views,
         "excluded": cells.excluded,
         "unreadable": cells.unreadable,
     }
@@ -130,7 +134,7 @@ def _report(
         patients=cells.patients,
         threshold=model.threshold,
         temperature=model.temperature,
-        uncalibrated=_uncalibrated(model, cells.images) if model.temperature != 1 else None,
+        uncalibrated=_uncalibrated(model, cells.images, about["views"]) if model.temperature != 1 else None,
         load_image=load_image,
         seed=training_seed(model),
     )
@@ -146,12 +150,15 @@ def _report(
     note("evaluate", f"the report to open: {page}")
 
 
-def _uncalibrated(model: Classifier, images: np.ndarray) -> np.ndarray:
+def _uncalibrated(model: Classifier, images: np.ndarray, views: int) -> np.ndarray:
     """The probability of class 1 at temperature 1, float32 (n,)."""
     import numpy as np
 
     from tinynet.network import BATCH, answer
+    from tinynet.views import averaged_logits, wants_eight
 
+    if wants_eight(model, views):
+        return answer(averaged_logits(model.logits, images, BATCH), model.ending(), 1.0)[:, -1]
     parts = [model.logits(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
     return answer(np.concatenate(parts), model.ending(), 1.0)[:, -1]
 
@@ -232,7 +239,8 @@ def _heading(figures: dict[str, Any]) -> str:
     what = "all pictures" if figures["part"] == "all" else f"the {figures['part']} part"
     left_out = [f"{figures[key]} {key}" for key in ("excluded", "unreadable") if figures[key]]
     people = "" if figures["patients"] is None else f" of {figures['patients']} patients"
-    return f"{figures['model']} on {what} of {figures['data']}: {figures['n']} cells{people}" + (
+    averaged = ", each in eight views" if figures["views"] == 8 else ""
+    return f"{figures['model']} on {what} of {figures['data']}: {figures['n']} cells{people}{averaged}" + (
         f" ({', '.join(left_out)})" if left_out else ""
     )
 

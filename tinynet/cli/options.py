@@ -33,3 +33,17 @@ def add_json(parser: argparse.ArgumentParser, instead: str = "instead of a table
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """--quiet."""
     parser.add_argument("--quiet", action="store_true", help="print the result only")
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """--views."""
+    from tinynet.views import CHOICES
+
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=CHOICES,
+        default=1,
+        help="8: average the logits over the eight ways in which a square picture can lie, "
+        "in eight times the time; default: 1",
+    )

@@ -66,9 +66,9 @@ def float_model(model: Classifier, name: str, more: str = "") -> Sequential:
     return model
 
 
-def infected_probability(model: Classifier, images: np.ndarray) -> np.ndarray:
+def infected_probability(model: Classifier, images: np.ndarray, views: int = 1) -> np.ndarray:
     """The probability of class 1 for prepared images, uint8 (n, h, w, 3) -> float32 (n,)."""
-    return model.predict(images)[:, -1]
+    return model.predict(images, views=views)[:, -1]
 
 
 def metric_lines(figures: dict[str, Any], names: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tinynet.cli.options import add_model
+from tinynet.cli.options import add_model, add_views
 from tinynet.cli.output import json_text, load_classifier, note
 from tinynet.errors import DataError
 from tinynet.texts import NOTICE, printable
@@ -38,14 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="answer also where a picture does not look like one segmented cell on black",
     )
+    add_views(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the command."""
     from tinynet import progress
     from tinynet.cli import answers
+    from tinynet.views import wants_eight
 
     model = load_classifier(arguments.model)
+    eight = wants_eight(model, arguments.views)  # refused before anything is read
     negative, positive = answers.class_names(model)
     tally = answers.Tally()
     waits = arguments.json or arguments.csv is not None  # nothing else shows that it goes on
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 model,
                 arguments.paths,
                 check=not arguments.any_picture,
+                views=arguments.views,
                 warn=lambda text: note("predict", text),
             ):
                 tally.count(chunk, positive)
@@ -86,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = sys.stderr if arguments.json else sys.stdout
     if tally.pictures > 1:
         print(*map(printable, answers.summary(tally, model)), sep="\n", file=out)
+        if eight:
+            print("each answer averages eight views; the model file's own figures are of one", file=out)
     print(NOTICE, file=out)
     return 0
 

@@ -25,6 +25,7 @@ from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.predictions import Predictions
 from tinynet.runs.quantization import FORMATS, quantize
 from tinynet.runs.run import MODEL_FILE, data_digest, train
+from tinynet.views import CHOICES
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
@@ -40,6 +41,7 @@ class Pooled:
     done        the folds, of config.folds
     thresholds  the threshold of each of them
     number_format  of the weights of the models that predicted
+    views       over how many their logits were averaged, 1 or 8
     """
 
     config: RunConfig
@@ -47,11 +49,12 @@ class Pooled:
     done: list[int]
     thresholds: list[float]
     number_format: str = "float32"
+    views: int = 1
 
     @property
     def suffix(self) -> str:
-        """What tells its files from those of other number formats: "", "-int8", "-float16"."""
-        return _suffix(self.number_format)
+        """What tells its files from those measured otherwise: "", "-int8", "-8views", "-int8-8views", ..."""
+        return _suffix(self.number_format, self.views)
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:
@@ -67,6 +70,7 @@ def cross_validate(
     doubted: str | None = None,
     threshold: str = "accuracy",
     number_format: str = "float32",
+    views: int = 1,
     command: Callable[[RunConfig], str] = lambda _: "",
     verbose: int = 1,
 ) -> Pooled:
@@ -82,6 +86,8 @@ def cross_validate(
                 right; "model", the one that the run stored in its model file
     number_format  "int8" or "float16": what is measured are the trained models with their weights in it,
                 calibrated on their own training part; they stay beside the trained ones
+    views       8: what is measured, on the validation part too, are the models' logits averaged over
+                eight views (tinynet.views), at the temperature that each model has
     command     what makes a run, as its model file tells
 
     Raises what `train` raises, and ArgumentError where the folder has folds of another configuration.
@@ -90,10 +96,11 @@ def cross_validate(
         raise ArgumentError(f"--threshold must be {' or '.join(THRESHOLDS)}, got {threshold!r}")
     if number_format not in ("float32", *FORMATS):
         raise ArgumentError(f"--quantize must be one of {', '.join(FORMATS)}, got {number_format!r:.40}")
+    if views not in CHOICES:
+        raise ArgumentError(f"--views must be 1 or 8, got {views!r:.40}")
     listed = None if doubted is None else read_list(doubted)  # refused now, not after an hour
-    validation_file, test_file = (
-        name.format(_suffix(number_format)) for name in (VALIDATION_FILE, TEST_FILE)
-    )
+    suffix = _suffix(number_format, views)
+    validation_file, test_file = (name.format(suffix) for name in (VALIDATION_FILE, TEST_FILE))
     wanted = range(1, config.folds + 1) if fold is None else [fold]
     runs = {number: fold_config(config, number) for number in range(1, config.folds + 1)}
     for number in runs:
@@ -104,9 +111,9 @@ def cross_validate(
             if verbose:
                 print(f"fold {number} of {config.folds}", file=sys.stderr)
             train(run, place, resume=(place / FILE).exists(), command=command(run), verbose=verbose)
-            _predict(run, place, load(place / MODEL_FILE), "")
+            _predict(run, place, load(place / MODEL_FILE), "", 1)
         if not (place / test_file).exists():
-            _predict(run, place, _quantized(run, place, number_format), _suffix(number_format))
+            _predict(run, place, _in_format(run, place, number_format), suffix, views)
     done = [number for number in runs if (folder / f"fold-{number}" / test_file).exists()]
     _require_same_data([folder / f"fold-{number}" for number in done])
     tested, cuts = [], []
@@ -116,7 +123,9 @@ def cross_validate(
         cuts.append(best_threshold(held) if threshold == "accuracy" else float(held.thresholds[0]))
         tested.append(replace(test, thresholds=np.full(len(test), cuts[-1])))
     pooled = predictions.join(tested)
-    return Pooled(config, pooled if listed is None else pooled.doubt(listed), done, cuts, number_format)
+    if listed is not None:
+        pooled = pooled.doubt(listed)
+    return Pooled(config, pooled, done, cuts, number_format, views)
 
 
 def best_threshold(cells: Predictions) -> float:
@@ -134,22 +143,27 @@ def best_threshold(cells: Predictions) -> float:
     return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def _suffix(number_format: str) -> str:
-    return "" if number_format == "float32" else f"-{number_format}"
+def _suffix(number_format: str, views: int) -> str:
+    named = "" if number_format == "float32" else f"-{number_format}"
+    return named if views == 1 else f"{named}-{views}views"
 
 
-def _quantized(run: RunConfig, folder: Path, number_format: str) -> Sequential | Int8Model:
-    """The run's model in another number format, which is left in its folder too."""
+def _in_format(run: RunConfig, folder: Path, number_format: str) -> Sequential | Int8Model:
+    """The run's model in a number format; in another than its own it is left in the run's folder too."""
     assert run.data is not None
-    name = folder / MODEL_FILE
+    name, target = folder / MODEL_FILE, folder / f"model-{number_format}.safetensors"
+    if number_format == "float32":
+        return load(name)
+    if (folder / TEST_FILE.format(_suffix(number_format, 1))).exists() and target.exists():
+        return load(target)  # measured before, with one view
     model = load(name)
     assert isinstance(model, Sequential)
     made = quantize(model, str(name), number_format, run.data, run.exclude).model
-    made.save(folder / f"model-{number_format}.safetensors")
+    made.save(target)
     return made
 
 
-def _predict(run: RunConfig, folder: Path, model: Sequential | Int8Model, suffix: str) -> None:
+def _predict(run: RunConfig, folder: Path, model: Sequential | Int8Model, suffix: str, views: int) -> None:
     """Write what a run's model says of its validation part, and of its test part with the excluded."""
     assert model.input_shape is not None
     data = run_data.load(run, model.input_shape[0], progress=False)
@@ -162,7 +176,7 @@ def _predict(run: RunConfig, folder: Path, model: Sequential | Int8Model, suffix
             np.full(len(part), fold),
             data.labels[part],
             None if run.exclude is None else ~data.kept[part],
-            model.predict(data.of(part))[:, -1].astype(np.float64),
+            model.predict(data.of(part), views=views)[:, -1].astype(np.float64),
             np.full(len(part), model.threshold),
         ).write(folder / name.format(suffix))
 

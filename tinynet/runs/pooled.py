@@ -14,7 +14,7 @@ from tinynet.runs.crossvalidation import Pooled
 from tinynet.runs.predictions import Predictions
 from tinynet.texts import NOTICE, interval, number
 
-# In place of {}: nothing, or the number format that the models were put into.
+# In place of {}: nothing, or how the models were measured: their number format, their views.
 PREDICTIONS_FILE, JSON_FILE, TABLE_FILE = (
     "predictions{}.csv",
     "crossvalidation{}.json",
@@ -36,6 +36,7 @@ def measure(pooled: Pooled, command: str, threshold: str) -> dict[str, Any]:
         "command": command,
         "model": config.model,
         "number_format": pooled.number_format,
+        "views": pooled.views,
         "split": config.split,
         "folds": config.folds,
         "folds_done": pooled.done,
@@ -99,6 +100,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     if result["number_format"] != "float32":
         lines += ["", f"The models were trained in float32 and are measured in {result['number_format']}."]
+    if result["views"] != 1:
+        lines += ["", f"Each answer averages the logits over {result['views']} views of the cell."]
     if result["split"] == "image":
         lines += ["", "Optimistic: cells of one patient are in the training and in the test."]
     if len(done) < folds:

@@ -17,6 +17,7 @@ from tinynet.images import Preprocessing
 from tinynet.network import BATCH, Deciding, answer
 from tinynet.storage import SELFTEST_OUTPUTS, SELFTEST_SEED
 from tinynet.summaries import ruled
+from tinynet.views import averaged_logits, wants_eight
 
 
 class Int8Model(Deciding):
@@ -89,11 +90,12 @@ class Int8Model(Deciding):
         """The outputs before the final softmax or sigmoid, float32; no temperature."""
         return self.integers(x).astype(np.float32) * np.float32(self.program.output.scale)
 
-    def predict(self, x: Any, batch_size: int = BATCH) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = BATCH, *, views: int = 1) -> np.ndarray:
         """Outputs for images x, float32: class probabilities (n, classes), or images (n, h, w, c).
 
         x  uint8 (n, h, w, c), or a list of uint8 images (h, w, c) of any sizes, which are resized;
            float32 for a model without preprocessing.  The temperature applies.
+        views  8: a classifier's logits are averaged over eight views, as Sequential.predict does it
         """
         if isinstance(x, list | tuple) and x and getattr(x[0], "dtype", None) == np.uint8:
             if self.preprocessing is None:
@@ -102,6 +104,8 @@ class Int8Model(Deciding):
         x, size = as_array("predict", x), whole_number("batch_size", batch_size, 1)
         if len(x) == 0:
             raise DataError("predict: there are no images")
+        if wants_eight(self, views):
+            return answer(averaged_logits(self.logits, x, size), self.activation, self.temperature)
         outputs = [
             answer(self.logits(x[at : at + size]), self.activation, self.temperature)
             for at in range(0, len(x), size)
