@@ -22,9 +22,10 @@ from tinynet.model import Sequential
 from tinynet.runs import data as run_data
 from tinynet.runs import predictions
 from tinynet.runs.config import FILE, RunConfig
+from tinynet.runs.lock import locked
 from tinynet.runs.predictions import Predictions
 from tinynet.runs.quantization import FORMATS, quantize
-from tinynet.runs.run import MODEL_FILE, data_digest, train
+from tinynet.runs.run import MODEL_FILE, data_digest, train_in
 
 if TYPE_CHECKING:
     from tinynet.deploy.int8.model import Int8Model
@@ -84,6 +85,8 @@ def cross_validate(
                 calibrated on their own training part; they stay beside the trained ones
     command     what makes a run, as its model file tells
 
+    Several processes may do different folds in one folder at the same time.
+
     Raises what `train` raises, and ArgumentError where the folder has folds of another configuration.
     """
     if threshold not in THRESHOLDS:
@@ -100,13 +103,17 @@ def cross_validate(
         _require_same(folder / f"fold-{number}", runs[number])
     for number in wanted:
         run, place = runs[number], folder / f"fold-{number}"
-        if not (place / TEST_FILE.format("")).exists():
-            if verbose:
-                print(f"fold {number} of {config.folds}", file=sys.stderr)
-            train(run, place, resume=(place / FILE).exists(), command=command(run), verbose=verbose)
-            _predict(run, place, load(place / MODEL_FILE), "")
-        if not (place / test_file).exists():
-            _predict(run, place, _quantized(run, place, number_format), _suffix(number_format))
+        if (place / test_file).exists():
+            continue
+        with locked(place):  # other folds may be under way in other processes
+            if not (place / TEST_FILE.format("")).exists():
+                if verbose:
+                    print(f"fold {number} of {config.folds}", file=sys.stderr)
+                resume = (place / FILE).exists()
+                train_in(run, place, resume=resume, command=command(run), verbose=verbose)
+                _predict(run, place, load(place / MODEL_FILE), "")
+            if not (place / test_file).exists():
+                _predict(run, place, _quantized(run, place, number_format), _suffix(number_format))
     done = [number for number in runs if (folder / f"fold-{number}" / test_file).exists()]
     _require_same_data([folder / f"fold-{number}" for number in done])
     tested, cuts = [], []
