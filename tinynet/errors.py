@@ -37,5 +37,9 @@ class FileAccessError(TinynetError, OSError):
     """A file cannot be read or written: missing, no permission, disk full, ..."""
 
 
+class FolderInUseError(TinynetError, OSError):
+    """Another process is writing in the folder of a run; names the folder and the process."""
+
+
 class MissingDependencyError(TinynetError, ValueError):
     """An optional library is needed for this and is not installed; names the extra that brings it."""

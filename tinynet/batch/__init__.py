@@ -58,6 +58,7 @@ class Program:
             flat = (part if part.flags.writeable else part.copy()).reshape(-1)  # one type, one compilation
             codes, values = (flat, no_values) if of_bytes else (no_codes, flat)
             room, bytes_ = scratch("batch", self._scratch, np.float32), scratch("bytes", BYTES, np.uint8)
+            room.fill(0)
             images_of_batch(
                 self.plan, self.numbers, room, codes, values, bytes_, last - start, first - start,
                 last - start, results[start:last].reshape(-1),

@@ -158,10 +158,10 @@ def _how_to_go_on(folder: Path) -> str:
 
 def _kept(problem: OSError, folder: Path) -> OSError:
     """The problem with what can be done about it, where a run has begun."""
-    from tinynet.errors import FileAccessError
+    from tinynet.errors import FileAccessError, FolderInUseError
     from tinynet.runs.config import FILE
 
-    if not (folder / FILE).exists():
+    if isinstance(problem, FolderInUseError) or not (folder / FILE).exists():
         return problem
     if isinstance(problem, FileAccessError):
         sentence = str(problem).rstrip(".")

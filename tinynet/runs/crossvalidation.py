@@ -22,9 +22,10 @@ from tinynet.model import Sequential
 from tinynet.runs import data as run_data
 from tinynet.runs import predictions
 from tinynet.runs.config import FILE, RunConfig
+from tinynet.runs.lock import locked
 from tinynet.runs.predictions import Predictions
 from tinynet.runs.quantization import FORMATS, quantize
-from tinynet.runs.run import MODEL_FILE, data_digest, train
+from tinynet.runs.run import MODEL_FILE, data_digest, train_in
 from tinynet.views import CHOICES
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def cross_validate(
                 eight views (tinynet.views), at the temperature that each model has
     command     what makes a run, as its model file tells
 
+    Several processes may do different folds in one folder at the same time.
+
     Raises what `train` raises, and ArgumentError where the folder has folds of another configuration.
     """
     if threshold not in THRESHOLDS:
@@ -107,13 +110,17 @@ def cross_validate(
         _require_same(folder / f"fold-{number}", runs[number])
     for number in wanted:
         run, place = runs[number], folder / f"fold-{number}"
-        if not (place / TEST_FILE.format("")).exists():
-            if verbose:
-                print(f"fold {number} of {config.folds}", file=sys.stderr)
-            train(run, place, resume=(place / FILE).exists(), command=command(run), verbose=verbose)
-            _predict(run, place, load(place / MODEL_FILE), "", 1)
-        if not (place / test_file).exists():
-            _predict(run, place, _in_format(run, place, number_format), suffix, views)
+        if (place / test_file).exists():
+            continue
+        with locked(place):  # other folds may be under way in other processes
+            if not (place / TEST_FILE.format("")).exists():
+                if verbose:
+                    print(f"fold {number} of {config.folds}", file=sys.stderr)
+                resume = (place / FILE).exists()
+                train_in(run, place, resume=resume, command=command(run), verbose=verbose)
+                _predict(run, place, load(place / MODEL_FILE), "", 1)
+            if not (place / test_file).exists():
+                _predict(run, place, _in_format(run, place, number_format), suffix, views)
     done = [number for number in runs if (folder / f"fold-{number}" / test_file).exists()]
     _require_same_data([folder / f"fold-{number}" for number in done])
     tested, cuts = [], []

@@ -20,6 +20,7 @@ from tinynet.runs import data as run_data
 from tinynet.runs import pictures
 from tinynet.runs.config import FILE, RunConfig
 from tinynet.runs.data import RunData
+from tinynet.runs.lock import locked
 from tinynet.runs.shown import Shown
 
 if TYPE_CHECKING:
@@ -42,8 +43,15 @@ def train(
     folder/plots/              what a person looks at
     folder/config.json         the arguments
 
-    A folder that holds a run is not written over: raises ArgumentError unless `resume`.
+    A folder that holds a run is not written over: raises ArgumentError unless `resume`.  Raises
+    FolderInUseError while another process writes in it.
     """
+    with locked(folder):
+        return train_in(config, folder, resume=resume, command=command, verbose=verbose)
+
+
+def train_in(config: RunConfig, folder: Path, *, resume: bool, command: str, verbose: int) -> dict:
+    """What `train` does, for who has locked the folder."""
     from tinynet.models.recipes import RECIPES
 
     if config.model not in RECIPES:
@@ -212,7 +220,7 @@ def _check_parts(data: RunData, split: str) -> None:
 
 
 def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> None:
-    """Make the run's folder, or see that a run to be resumed has the same data."""
+    """Fill the run's folder, or see that a run to be resumed has the same data."""
     path = folder / "data.json"
     for place in (folder, folder / "checkpoints"):
         files.remove_temporaries(place)
@@ -226,7 +234,7 @@ def _prepare(folder: Path, config: RunConfig, data: RunData, resume: bool) -> No
             )
         return
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints").mkdir(exist_ok=True)
     except OSError as problem:
         raise FileAccessError(
             f"{folder}: cannot make the run's folder: {problem.strerror or problem}"

@@ -58,12 +58,10 @@ def images_of_batch(plan, numbers, scratch, codes, values, bytes_, count, first,
     """results (count, outputs) of the images first..last, in groups of WIDTH images.
 
     codes    uint8 (count, pixels, 3), or none: then values float32 (count, pixels, channels)
-    scratch  of as many numbers as the plan wants; it is cleared here, for the zeros around images
+    scratch  of as many numbers as the plan wants, all of them 0, for the zeros around images
     count    at least WIDTH: where fewer images than that are left, some before them are computed again
     """
     of_bytes, records = codes.size > 0, plan[OPTION]
-    for at in range(scratch.size):
-        scratch[at] = 0
     plan, numbers, scratch = pointer(plan), pointer(numbers), pointer(scratch)
     codes, values, bytes_, results = pointer(codes), pointer(values), pointer(bytes_), pointer(results)
     for wanted in range(first, last, WIDTH):
