@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -374,6 +375,32 @@ def test_an_image_of_another_size_is_resized():
 def test_what_is_no_image_is_refused(image, error, words):
     with pytest.raises(error, match=words):
         deploy.single(classifier())(image)
+
+
+def test_an_answer_is_written_where_the_caller_says_and_nothing_is_allocated():
+    model, images = classifier(), images_for(classifier(), 1, 0, True)
+    alone, out = deploy.single(model), np.empty(2, np.float32)
+    assert alone(images[0], out) is out
+    assert_close(out, plainly(model, images)[0])
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(20):
+        alone(images[0], out=out)
+    highest = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert highest < 1000  # bytes: views of arrays, as Python makes them; activations are 40,000
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty(2), np.empty(3, np.float32), np.empty((1, 2), np.float32), np.empty(4, np.float32)[::2],
+        np.frombuffer(bytes(8), np.float32), np.empty(2, ">f4"), [0.0, 0.0],
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_to_is_refused(out):
+    with pytest.raises(ArgumentError, match=r"out must be a C-contiguous, writeable float32 array \(2,\)"):
+        deploy.single(classifier())(np.zeros((32, 32, 3), np.uint8), out)
 
 
 def test_uint8_without_preprocessing_is_refused():
