@@ -277,7 +277,7 @@ def test_trained_models_are_measured_again_in_eight_views(
 ):
     folder, result = whole
     shutil.copytree(folder, tmp_path / "cv")
-    monkeypatch.setattr("tinynet.runs.crossvalidation.train", None)  # would raise
+    monkeypatch.setattr("tinynet.runs.crossvalidation.train_in", None)  # would raise
     words = command(cells, tmp_path / "cv", "--exclude", str(cells / "list.txt"), "--views", "8", "--json")
     assert cli.main(words) == 0
     told = json.loads(capsys.readouterr().out)
