@@ -6,7 +6,7 @@ A folder of synthetic cells is trained on once without disturbance.  Then the sa
 killed (SIGKILL: nothing is tidied up), resumed and killed, until it ends; and that anew until there were
 so many kills with each kernel set.  Every second kill comes at a random time; the others at a random one
 of the moments of `robustness.killer`, inside the writing of a file.  The parts run with 1 and 2 threads
-by turns (BLAS keeps one).  In the end every weight, the history and the metrics must be the same to the bit.
+by turns, BLAS's too.  In the end every weight, the history and the metrics must be the same to the bit.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Trial:
             "PYTHONPATH": str(ROOT),
             "TINYNET_KERNELS": self.kernels,
             "TINYNET_NUM_THREADS": str(threads),
-            "OPENBLAS_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": str(threads),
             "MPLBACKEND": "agg",
         }
         return subprocess.Popen(

@@ -17,12 +17,14 @@ import numpy as np
 
 from tinynet import files, kernels, storage
 from tinynet.errors import ArgumentError, FileAccessError, ModelFileError, TinynetError
+from tinynet.kernels import blas
 from tinynet.kernels.threads import processors
 from tinynet.network import Network
 from tinynet.optim import Optimizer
 
 Arrays = dict[str, np.ndarray]
-# What sets the threads of the libraries that multiply matrices for NumPy; else they take every processor.
+# What sets the threads of the libraries that multiply matrices for NumPy, where they cannot be asked; else
+# they take every processor.
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 
 Checkpoint = tuple[Arrays, dict[str, Any]]
@@ -326,8 +328,10 @@ def _arithmetic() -> str:
     name = kernels.active().NAME
     if name != "numpy":
         return f"the {name} kernels"
-    chosen = (os.environ.get(variable) for variable in BLAS_THREADS)
-    threads = next((text for text in chosen if text), None) or processors()
+    threads: int | str | None = blas.threads()
+    if threads is None:
+        chosen = (os.environ.get(variable) for variable in BLAS_THREADS)
+        threads = next((text for text in chosen if text), None) or processors()
     return f"the numpy kernels with {threads} threads for matrix products"
 
 

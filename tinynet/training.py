@@ -25,6 +25,7 @@ from tinynet.callbacks import (
 )
 from tinynet.errors import ArgumentError, DataError, NonFiniteError, ShapeError
 from tinynet.interruption import CtrlC, held_back
+from tinynet.kernels.blas import one_thread
 from tinynet.layers import Context, layer_to_json
 from tinynet.network import Network
 from tinynet.prefetch import prepared_ahead
@@ -50,6 +51,7 @@ class History:
 
 # What is not finite is reported in one sentence below; NumPy's warnings would only precede it.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+@one_thread()
 def fit(
     model: Network,
     x: np.ndarray,
@@ -74,7 +76,8 @@ def fit(
                      the targets too, (images, targets) (distillation.py, data/corruption.py)
     seed             of shuffling, augmentation and dropout, which are functions of (seed, epoch, image)
 
-    Same model, data and seed: bitwise the same weights.  With a BackupAndRestore among the callbacks,
+    Same model, data and seed: bitwise the same weights; products of matrices that NumPy's library makes are
+    made on one of its threads (kernels/blas.py).  With a BackupAndRestore among the callbacks,
     Ctrl-C waits for the end of a step, where the training can be kept; then KeyboardInterrupt is raised.
     Raises ArgumentError, DataError and ShapeError before the first step, NonFiniteError when a loss is
     NaN or infinite.

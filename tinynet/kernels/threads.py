@@ -17,7 +17,8 @@ def num_threads() -> int:
     """How many threads kernels run on: set_num_threads, else TINYNET_NUM_THREADS, else every processor.
 
     These are the Numba kernels' threads; NumPy's run on BLAS's own, which BLAS's variables set
-    (OPENBLAS_NUM_THREADS, ...).  Raises ArgumentError where the variable holds no number of at least 1.
+    (OPENBLAS_NUM_THREADS, ...), and in training on one of them (blas.py).  Raises ArgumentError where the
+    variable holds no number of at least 1.
     """
     global _chosen
     if _chosen is None:

@@ -15,6 +15,7 @@ from tinynet.averaging import WeightAveraging
 from tinynet.calibration import calibrate
 from tinynet.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping
 from tinynet.errors import ArgumentError, DataError, FileAccessError, MissingDependencyError, ModelFileError
+from tinynet.kernels.blas import one_thread
 from tinynet.model import Sequential
 from tinynet.runs import data as run_data
 from tinynet.runs import pictures
@@ -50,6 +51,7 @@ def train(
         return train_in(config, folder, resume=resume, command=command, verbose=verbose)
 
 
+@one_thread()  # so that what is measured and chosen after the training has the same bits again, too
 def train_in(config: RunConfig, folder: Path, *, resume: bool, command: str, verbose: int) -> dict:
     """What `train` does, for who has locked the folder."""
     from tinynet.models.recipes import RECIPES
