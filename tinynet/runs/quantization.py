@@ -63,7 +63,7 @@ def quantize(
     if data is not None and part == "training":
         try:
             divided = load_as_trained(model, name, data, exclude, "--part training", progress=progress)
-        except ArgumentError as unknown:
+        except (ArgumentError, DataError) as unknown:
             raise ArgumentError(f"{unknown}; --part all takes all pictures of a folder") from None
     if number_format == "float16":
         made = model.quantize("float16")
