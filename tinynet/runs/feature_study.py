@@ -50,7 +50,9 @@ def study(
     chosen = list(layers) or [narrowest_layer(model)]
     parts = {part: getattr(cells, part) for part in ("training", "validation", "test")}
     if not len(parts["test"]):
-        raise ArgumentError(f"{name} was trained on all of its data, and nothing was kept apart to measure on")
+        raise ArgumentError(
+            f"{name} was trained on all of its data, and nothing was kept apart to measure on"
+        )
     found = {part: features(model, cells.of(places), chosen, pooled=pooled) for part, places in parts.items()}
     classifier.fit(found["training"], cells.labels[parts["training"]])
     result: dict[str, Any] = {
