@@ -59,7 +59,7 @@ def test_a_training_that_ends_leaves_another_thread_its_one(several):
 
 
 @needs_calls
-def test_fit_works_on_one_and_gives_them_back(kernel_set, several):
+def test_fit_works_on_one_and_gives_them_back(several):
     class Seen(tn.Callback):
         threads = None
 
@@ -73,6 +73,13 @@ def test_fit_works_on_one_and_gives_them_back(kernel_set, several):
     assert seen.threads == 1 and blas.threads() == 3
 
 
+@needs_calls
+def test_predict_on_the_numpy_kernels_works_on_one_too(several):
+    with kernels.using("numpy"):
+        assert blas.threads() == 1
+    assert blas.threads() == 3
+
+
 def test_a_library_that_cannot_be_asked_is_left_alone(monkeypatch):
     monkeypatch.setattr(blas, "CALLS", [])
     blas._calls.cache_clear()
@@ -83,7 +90,7 @@ def test_a_library_that_cannot_be_asked_is_left_alone(monkeypatch):
         blas._calls.cache_clear()
 
 
-# Trains up to an epoch and tells the weights; warnings are errors.
+# Trains up to an epoch and tells the weights and the answers; warnings are errors.
 PROGRAM = """
 import hashlib, sys, warnings
 import numpy as np
@@ -99,6 +106,7 @@ model.compile(tn.AdamW(0.01), "sparse_categorical_crossentropy")
 model.fit(x, labels, validation_data=(x[:40], labels[:40]), epochs=epochs, batch_size=48, verbose=0,
           callbacks=[tn.EarlyStopping("val_loss", patience=None), tn.BackupAndRestore(path)])
 state = model.state()
+state["answers"], state["loss"] = model.predict(x), np.array(list(model.evaluate(x, labels).values()))
 print(hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state))).hexdigest())
 """
 

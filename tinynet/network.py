@@ -11,6 +11,7 @@ from tinynet import batch, kernels, single
 from tinynet.arguments import as_array, names, number, whole_number
 from tinynet.errors import ArgumentError, DataError, ShapeError
 from tinynet.images import MAX_SIDE, Preprocessing
+from tinynet.kernels.blas import one_thread
 from tinynet.layers import (
     ACTIVATIONS,
     Chain,
@@ -358,6 +359,7 @@ class Network(Deciding):
             raise ArgumentError(f"loss {loss.name!r}: the target must be numbers, got {values.dtype}")
         return Tensor(values.astype(np.float32))
 
+    @one_thread()
     def evaluate(self, x: Any, y: Any = None, batch_size: int = BATCH) -> dict[str, float]:
         """The mean loss over the images, and for classifiers the accuracy: {"loss": ..., "accuracy": ...}."""
         loss, size = self.compiled()[1], whole_number("batch_size", batch_size, 1)

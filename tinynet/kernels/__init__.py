@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinynet.errors import ArgumentError, MissingDependencyError
+from tinynet.kernels.blas import one_thread
 
 NAMES = ("numpy", "numba")
 FEW = 8  # images that Numba computes one after another: sixteen at once take longer than these
@@ -57,11 +58,18 @@ def use(name: str) -> None:
 
 @contextmanager
 def using(name: str) -> Iterator[Any]:
-    """Choose the kernel set within a `with` block, for this thread only."""
-    before = getattr(_of_thread, "chosen", None)
-    _of_thread.chosen = _choose(name)
+    """Choose the kernel set within a `with` block, for this thread only.
+
+    Meanwhile NumPy's kernels multiply matrices on one thread (blas.py), so that they always round alike.
+    """
+    before, chosen = getattr(_of_thread, "chosen", None), _choose(name)
+    _of_thread.chosen = chosen
     try:
-        yield _of_thread.chosen
+        if chosen.NAME == "numpy":
+            with one_thread():
+                yield chosen
+        else:
+            yield chosen
     finally:
         _of_thread.chosen = before
 

@@ -3,14 +3,15 @@
 OpenBLAS and its like divide a product among their threads, and how they divide it decides how it rounds.
 Their number comes from the processors, from OPENBLAS_NUM_THREADS and its like, and from limits of the
 surroundings, all of which may be different when a training is resumed.  So a training multiplies on one
-thread.  In the NumPy kernels products are a sixth to a third of a training step; the Numba kernels have
-threads of their own and none of this.
+thread, and so does `predict` on the NumPy kernels, where products are a tenth to a third of the work.  The
+Numba kernels have threads of their own and none of this.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,8 +68,9 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     except ImportError:
         return None
     home = Path(np.__file__).parent
-    beside = [*home.parent.glob("numpy.libs/*openblas*"), *home.glob(".dylibs/*openblas*")]
-    for path in [_umath_linalg.__file__, *map(str, beside)]:  # on Windows only the library itself answers
+    beside = itertools.chain(home.parent.glob("numpy.libs/*openblas*"), home.glob(".dylibs/*openblas*"))
+    # On Windows only the library itself answers.
+    for path in itertools.chain([_umath_linalg.__file__], map(str, beside)):
         try:
             library = ctypes.CDLL(path)
         except OSError:

@@ -17,7 +17,7 @@ def num_threads() -> int:
     """How many threads kernels run on: set_num_threads, else TINYNET_NUM_THREADS, else every processor.
 
     These are the Numba kernels' threads; NumPy's run on BLAS's own, which BLAS's variables set
-    (OPENBLAS_NUM_THREADS, ...), and in training on one of them (blas.py).  Raises ArgumentError where the
+    (OPENBLAS_NUM_THREADS, ...), in `fit` and `predict` on one (blas.py).  Raises ArgumentError where the
     variable holds no number of at least 1.
     """
     global _chosen

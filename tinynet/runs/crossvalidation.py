@@ -17,7 +17,6 @@ import numpy as np
 
 from tinynet.data.folder import read_list
 from tinynet.errors import ArgumentError, ModelFileError
-from tinynet.kernels.blas import one_thread
 from tinynet.loading import load
 from tinynet.model import Sequential
 from tinynet.runs import data as run_data
@@ -64,7 +63,6 @@ def fold_config(config: RunConfig, fold: int) -> RunConfig:
     return replace(config, fold=fold, seed=config.seed * config.folds + fold - 1)
 
 
-@one_thread()
 def cross_validate(
     config: RunConfig,
     folder: Path,
