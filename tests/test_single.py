@@ -176,6 +176,12 @@ def test_the_shipped_models(name):
         assert_close(model.predict(images), plainly(model, images))
 
 
+@pytest.mark.parametrize("name", ["cells-70k", "cells-10k"])
+def test_a_model_in_int8_is_refused_in_one_sentence(name):
+    with pytest.raises(ArgumentError, match=f"model '{name}' is not a float model.*model.predict answers"):
+        deploy.single(tn.load(name))
+
+
 @pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65])
 @pytest.mark.parametrize("channels", [3, 8])
 def test_any_width(width, channels):

@@ -26,7 +26,7 @@ def single(model: Network) -> Single:
     """The model, frozen as it is now, as a function of one image.
 
     Compiles or loads the kernel, so that no later call waits for it.  Raises ArgumentError where the model
-    is not built yet or has a layer that the kernel does not have (Residual, Concatenate), and
+    is in int8, is not built yet or has a layer that the kernel does not have (Residual, Concatenate), and
     MissingDependencyError where Numba cannot be used.
     """
     return Single(model)
@@ -44,6 +44,11 @@ class Single:
             raise MissingDependencyError(
                 f"a compiled single-image model needs Numba, which cannot be used here ({problem}); "
                 'pip install "tinynet-cnn[fast]" brings it, and model.predict works without'
+            )
+        if not isinstance(model, Network):
+            raise ArgumentError(
+                f"model {getattr(model, 'name', model)!r} is not a float model, which the compiled kernel "
+                "for one image needs: model.predict answers in int8 too, and so does exported C"
             )
         if model.input_shape is None:
             raise ArgumentError(f"model {model.name!r} has no input shape yet: build it, or predict once")

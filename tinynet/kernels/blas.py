@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -58,6 +58,13 @@ def threads() -> int | None:
     return None if found is None else found[0]()
 
 
+def _openblas_in(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if "openblas" in name]
+    except OSError:
+        return []
+
+
 @functools.cache
 def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """The library's two calls, found by way of the module of NumPy that is linked with it."""
@@ -67,10 +74,10 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         from numpy.linalg import _umath_linalg
     except ImportError:
         return None
-    home = Path(np.__file__).parent
-    beside = itertools.chain(home.parent.glob("numpy.libs/*openblas*"), home.glob(".dylibs/*openblas*"))
+    home = os.path.dirname(np.__file__)
+    beside = (os.path.join(os.path.dirname(home), "numpy.libs"), os.path.join(home, ".dylibs"))
     # On Windows only the library itself answers.
-    for path in itertools.chain([_umath_linalg.__file__], map(str, beside)):
+    for path in itertools.chain([_umath_linalg.__file__], *map(_openblas_in, beside)):
         try:
             library = ctypes.CDLL(path)
         except OSError:
