@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Does tinynet run on a Raspberry Pi's system?  Builds Debian root folders of a Pi's architectures, with
 # Debian's own NumPy and Pillow, installs the wheel there without network, and under QEMU runs the
-# runtime's tests and `tinynet predict`, of float32 models and of an int8 one, whose answers must be this
-# computer's; once straight from the wheel file, too.  A functional check: emulation says nothing about a
-# board's speed.  Not part of continuous integration.
+# runtime's tests and `tinynet predict`, of every shipped model and of one made int8 here, whose answers
+# must be this computer's; once straight from the wheel file, too.  A functional check: emulation says
+# nothing about a board's speed.  Not part of continuous integration.
 #
 #   sudo bench/raspberry_pi.sh [arm64] [armhf]        both, where none is named
 #
@@ -52,19 +52,20 @@ from tinynet.data.synthetic import write_folder
 write_folder(sys.argv[1], 40)" "$work/cells"
 here() { (cd "$work/cells" && TINYNET_KERNELS=numpy PYTHONPATH="$OLDPWD" "$python" -m tinynet "$@"); }
 here quantize autoencoder --to int8 --data cell_images --part all --out int8.safetensors
-models="autoencoder small-cnn int8.safetensors"
+models="autoencoder small-cnn cells-70k cells-10k int8.safetensors"
 for model in $models; do
     here predict "$model" cell_images --json 2> /dev/null > "$work/$model.json"
 done
 
 same_answers() {
     "$python" - "$@" << 'PYTHON'
-import json, sys
+import json, os, sys
 here, there = (json.load(open(path)) for path in sys.argv[1:])
 assert [(a["path"], a["label"]) for a in here] == [(a["path"], a["label"]) for a in there], "labels differ"
 assert all(answer["error"] is None for answer in here) and here
 apart = max(abs(a["probability"] - b["probability"]) for a, b in zip(here, there))
-tolerance = 1e-6 if "int8" in sys.argv[1] else 1e-5  # int8: the logits are the same, exp may round otherwise
+in_int8 = os.path.basename(sys.argv[1]).startswith(("int8", "cells-"))
+tolerance = 1e-6 if in_int8 else 1e-5  # int8: the logits are the same, exp may round otherwise
 assert apart <= tolerance, f"probabilities differ by {apart}"
 print(f"{len(here)} cells, the same labels, probabilities within {apart:.1g} of this computer's")
 PYTHON

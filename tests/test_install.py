@@ -194,15 +194,17 @@ import tinynet as tn
 from tinynet.images import decode
 cells = [decode(f"cell{number}.png") for number in range(2)]
 print(*(cell.tobytes().hex() for cell in cells))
-print(*tn.load("small-cnn").predict(cells)[:, 1])
+for name in ("small-cnn", "cells-10k"):
+    print(*tn.load(name).predict(cells)[:, 1])
 """
     done = installed.run("python", "-c", code)
     assert done.returncode == 0, done.stderr
-    pixels, probabilities = done.stdout.splitlines()
+    pixels, *probabilities = done.stdout.splitlines()
     assert pixels.split() == [cell.tobytes().hex() for cell in installed.cells]
-    with kernels.using("numpy"):
-        wanted = tn.load("small-cnn").predict(list(installed.cells))[:, 1]
-    np.testing.assert_allclose([float(word) for word in probabilities.split()], wanted, atol=1e-5)
+    for name, line in zip(("small-cnn", "cells-10k"), probabilities, strict=True):
+        with kernels.using("numpy"):
+            wanted = tn.load(name).predict(list(installed.cells))[:, 1]
+        np.testing.assert_allclose([float(word) for word in line.split()], wanted, atol=1e-5)
 
 
 def test_with_numpy_alone_a_jpeg_gets_one_sentence_that_says_what_to_install(installed):
@@ -228,7 +230,7 @@ def test_from_the_wheel_file_nothing_is_installed_and_nothing_written(wheel, tmp
     (tmp_path / "home").mkdir()
     from_wheel = {"PYTHONPATH": str(wheel), "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
     before, bytes_before = files_below(tmp_path), wheel.read_bytes()
-    for model in ("autoencoder", "small-cnn"):
+    for model in ("autoencoder", "cells-10k", "small-cnn"):  # cells-10k: int8
         with kernels.using("numpy"):
             wanted = tn.load(model).predict(list(place.cells))[:, 1]
         words = ["python", "-m", "tinynet", "predict", model, "cell0.png", "cell1.png", "--json"]
