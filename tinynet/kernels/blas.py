@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -67,10 +67,8 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         from numpy.linalg import _umath_linalg
     except ImportError:
         return None
-    home = Path(np.__file__).parent
-    beside = itertools.chain(home.parent.glob("numpy.libs/*openblas*"), home.glob(".dylibs/*openblas*"))
-    # On Windows only the library itself answers.
-    for path in itertools.chain([_umath_linalg.__file__], map(str, beside)):
+    # On Windows only the library itself answers, not the module that uses it.
+    for path in itertools.chain([_umath_linalg.__file__], _libraries()):
         try:
             library = ctypes.CDLL(path)
         except OSError:
@@ -82,3 +80,11 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
                 setting.argtypes = [ctypes.c_int]
                 return asking, setting
     return None
+
+
+def _libraries() -> Iterator[str]:
+    """OpenBLAS where NumPy's packages bring it along."""
+    home = os.path.dirname(np.__file__)
+    for folder in (os.path.join(os.path.dirname(home), "numpy.libs"), os.path.join(home, ".dylibs")):
+        with contextlib.suppress(OSError):
+            yield from (os.path.join(folder, name) for name in os.listdir(folder) if "openblas" in name)
