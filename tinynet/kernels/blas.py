@@ -58,6 +58,13 @@ def threads() -> int | None:
     return None if found is None else found[0]()
 
 
+def _openblas_in(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if "openblas" in name]
+    except OSError:
+        return []
+
+
 @functools.cache
 def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """The library's two calls, found by way of the module of NumPy that is linked with it."""
@@ -67,8 +74,10 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         from numpy.linalg import _umath_linalg
     except ImportError:
         return None
-    # On Windows only the library itself answers, not the module that uses it.
-    for path in itertools.chain([_umath_linalg.__file__], _libraries()):
+    home = os.path.dirname(np.__file__)
+    beside = (os.path.join(os.path.dirname(home), "numpy.libs"), os.path.join(home, ".dylibs"))
+    # On Windows only the library itself answers.
+    for path in itertools.chain([_umath_linalg.__file__], *map(_openblas_in, beside)):
         try:
             library = ctypes.CDLL(path)
         except OSError:
@@ -80,11 +89,3 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
                 setting.argtypes = [ctypes.c_int]
                 return asking, setting
     return None
-
-
-def _libraries() -> Iterator[str]:
-    """OpenBLAS where NumPy's packages bring it along."""
-    home = os.path.dirname(np.__file__)
-    for folder in (os.path.join(os.path.dirname(home), "numpy.libs"), os.path.join(home, ".dylibs")):
-        with contextlib.suppress(OSError):
-            yield from (os.path.join(folder, name) for name in os.listdir(folder) if "openblas" in name)
