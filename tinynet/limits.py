@@ -18,6 +18,7 @@ COPY = 2  # the operations that a value costs which is only copied
 # What a value costs that is computed in other ways than by multiplying and adding, by exp, say.  With 8 a
 # file of 48 kB, a chain of tanh, took 1.8 seconds to load.
 PASS = 48
+PASS_IN_A_GRAPH = 8  # the same in an ONNX graph, where every node is charged for all that it reads and writes
 
 
 def allowed_operations(numbers: int) -> int:

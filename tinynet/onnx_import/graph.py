@@ -10,7 +10,7 @@ import numpy as np
 
 from tinynet.arguments import whole_number
 from tinynet.errors import ArgumentError, DataError, ModelFileError, ShapeError, TinynetError
-from tinynet.limits import PASS, allowed_operations
+from tinynet.limits import PASS_IN_A_GRAPH, allowed_operations
 from tinynet.onnx_import.records import MAXIMUM_ALIVE, Budget, Call, Description, Node, Value, shown
 from tinynet.onnx_import.registry import OPERATORS
 from tinynet.tensor import no_grad
@@ -137,7 +137,7 @@ class OnnxModel:
         try:
             if missing:
                 call.refuse(f"its input number {missing[0] + 1} is left out")
-            call.charge(A_NODE + PASS * sum(array.size for array in arrays if array is not None))
+            call.charge(A_NODE + PASS_IN_A_GRAPH * sum(array.size for array in arrays if array is not None))
             result = known.function(call, *arrays)
         except (TinynetError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as problem:
             text = " ".join(str(problem).split()) or type(problem).__name__

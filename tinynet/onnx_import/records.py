@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinynet.errors import ModelFileError
-from tinynet.limits import MAXIMUM_OPERATIONS, MAXIMUM_VALUES, PASS
+from tinynet.limits import MAXIMUM_OPERATIONS, MAXIMUM_VALUES, PASS_IN_A_GRAPH
 
 # Numbers of onnx.TensorProto.DataType (onnx.proto): the element types that NumPy has.
 ELEMENT_TYPES: dict[int, np.dtype] = {
@@ -107,7 +107,7 @@ class Call:
         size = math.prod(shape)
         if size > MAXIMUM_VALUES:
             self.refuse(f"its result would have {size:,} elements; at most {MAXIMUM_VALUES:,} are allowed")
-        self.charge(size * max(steps, PASS))
+        self.charge(size * max(steps, PASS_IN_A_GRAPH))
         return shape
 
     def charge(self, operations: int) -> None:
