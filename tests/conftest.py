@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,3 +25,9 @@ def kernel_set(request):
     """The kernel set's module, active for the duration of the module's tests."""
     with kernels.using(request.param) as active:
         yield active
+
+
+def hide_matplotlib(patch: pytest.MonkeyPatch) -> None:
+    """As if it were not installed: also what is loaded already would be found by its own name."""
+    for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
+        patch.setitem(sys.modules, name, None)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from conftest import hide_matplotlib
 
 import tinynet as tn
 from tinynet import cli, files, kernels
@@ -332,9 +333,7 @@ def test_training_passes_over_one_bad_picture(run, cells, tmp_path):
 
 
 def test_training_without_matplotlib_names_no_plots(run, cells, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    hide_matplotlib(monkeypatch)
     options = ["--model", "small-cnn", "--size", "16", "--epochs", "1", "--no-augmentation", "--quiet"]
     with kernels.using("numpy"):
         ran = run("train", "--data", cells, *options, "--out", tmp_path / "run")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import hide_matplotlib
 
 import tinynet as tn
 from tinynet import cli, metrics
@@ -33,8 +33,7 @@ def surroundings(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, tn.kernels.using("numpy"):
         patch.setenv("TINYNET_KERNELS", "numpy")
         patch.setenv("TINYNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
-            patch.setitem(sys.modules, name, None)
+        hide_matplotlib(patch)
         yield
 
 

@@ -6,10 +6,10 @@ import base64
 import csv
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
+from conftest import hide_matplotlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,8 +168,7 @@ def test_a_count_may_be_asked_for(cells, tmp_path, capsys):
 def test_without_predictions_it_cross_validates_on_all_labels(cells, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TINYNET_KERNELS", "numpy")
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path / "cache"))
-    for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
-        monkeypatch.setitem(sys.modules, name, None)  # no plots: drawing takes longer than the training
+    hide_matplotlib(monkeypatch)  # no plots: drawing takes longer than the training
     words = ["data", "audit", str(cells[0]), "--size", "16", "--epochs", "1", "--folds", "2", "--quiet"]
     with kernels.using("numpy"):
         assert cli.main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import hide_matplotlib
 
 from tinynet import cli, files, kernels
 from tinynet.data.synthetic import write_folder
@@ -46,7 +47,7 @@ shutil.copytree(disk / "run", out)
 def test_a_run_on_a_full_disk_ends_in_one_sentence_and_with_room_again_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TINYNET_KERNELS", "numpy")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    hide_matplotlib(monkeypatch)
     cells = write_folder(tmp_path / "cells", 60, (16, 24), seed=4, patients=20)
     words = ["--data", str(cells), "--model", "small-cnn", "--size", "16", "--epochs", "4"]
     with kernels.using("numpy"):

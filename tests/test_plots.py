@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import builtins
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import hide_matplotlib
 
 from tinynet import plots
 from tinynet.errors import ArgumentError, FileAccessError, MissingDependencyError, ShapeError
@@ -98,14 +98,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", SAVERS)
 def test_without_matplotlib_the_extra_is_named(name, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(module, *arguments, **keywords):
-        if module.split(".")[0] == "matplotlib":
-            raise ImportError(module)
-        return real(module, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    hide_matplotlib(monkeypatch)
     with pytest.raises(MissingDependencyError, match=r"tinynet-cnn\[plots\]"):
         SAVERS[name](tmp_path / "a.png")
 

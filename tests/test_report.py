@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import io
 import json
 import re
@@ -11,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from conftest import hide_matplotlib
 
 import tinynet as tn
 from tinynet import cli, kernels, png, report
@@ -336,14 +336,7 @@ def test_examples_are_the_surest_mistakes_and_drawn_right_answers():
 
 
 def test_without_matplotlib_nothing_is_begun(capsys, cells, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(module, *arguments, **keywords):
-        if module.split(".")[0] == "matplotlib":
-            raise ImportError(module)
-        return real(module, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    hide_matplotlib(monkeypatch)
     status, out, err = run(capsys, "evaluate", "no-such-model", "--data", cells, "--report", tmp_path / "r")
     assert (status, out) == (1, "") and "tinynet-cnn[plots]" in err
     with pytest.raises(MissingDependencyError):

@@ -38,7 +38,8 @@ _USUAL = (np.dtype(np.float32), np.dtype(np.float64))  # what every kernel set k
 class _Looked:
     """What a step found to update; while the arrays stay the same, the next need not look again.
 
-    In a recorded training step they do (training_step.py), and looking took a third of the update.
+    In a recorded training step they do (training_step.py), and looking took a fifth of the update: 15 of
+    80 us for ten parameters.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], chosen: list[Chosen]):
@@ -99,7 +100,7 @@ class Optimizer(Configured):
         self._last: _Looked | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}  # its views would be copied to arrays of their own
+        return {**self.__dict__, "_last": None}  # it holds the parameters, which a copy does not take along
 
     @property
     def _kind(self) -> str:

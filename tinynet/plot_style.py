@@ -26,7 +26,6 @@ BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8C8C8C", "#222222"
 def new_figure(width: float, height: float) -> Figure:
     """An empty one, so many inches large; raises MissingDependencyError without matplotlib."""
     try:
-        import matplotlib  # noqa: F401  # what is loaded already would be found without it
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError('plots need matplotlib: pip install "tinynet-cnn[plots]"') from error

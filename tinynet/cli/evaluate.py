@@ -214,7 +214,7 @@ def _all_cells(model: Classifier, data: str, exclude: str | None) -> _Cells:
 
 def _part(model: Classifier, name: str, data: str, exclude: str | None, part: str) -> _Cells:
     """One part of the split that the model's training made of this very data."""
-    from tinynet.runs.data import load_as_trained
+    from tinynet.runs.data import load_as_trained, require_kept_apart
 
     cells = load_as_trained(model, name, data, exclude, f"--part {part}", progress=sys.stderr.isatty())
     split = model.provenance["split"]
@@ -225,10 +225,7 @@ def _part(model: Classifier, name: str, data: str, exclude: str | None, part: st
         chosen, excluded = cells.test_with_excluded(), 0
     else:
         chosen = getattr(cells, part)
-    if not len(chosen):
-        raise ArgumentError(
-            f"--part {part}: {name} was trained on all of its data, and nothing was kept apart"
-        )
+    require_kept_apart(chosen, f"--part {part}: {name}")
     patients = cells.patients[chosen] if split == "patient" else None
     names = [cells.names[k] for k in chosen]
     return _Cells(cells.images[chosen], cells.labels[chosen], names, patients, excluded, cells.unreadable)

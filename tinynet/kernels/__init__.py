@@ -19,7 +19,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tinynet.errors import ArgumentError, MissingDependencyError
@@ -65,10 +65,7 @@ def using(name: str) -> Iterator[Any]:
     before, chosen = getattr(_of_thread, "chosen", None), _choose(name)
     _of_thread.chosen = chosen
     try:
-        if chosen.NAME == "numpy":
-            with one_thread():
-                yield chosen
-        else:
+        with one_thread() if chosen.NAME == "numpy" else nullcontext():
             yield chosen
     finally:
         _of_thread.chosen = before

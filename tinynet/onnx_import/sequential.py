@@ -16,7 +16,7 @@ from tinynet.errors import ModelFileError, TinynetError
 from tinynet.files import strict_json
 from tinynet.images import Preprocessing
 from tinynet.layers import Shape
-from tinynet.limits import COPY, allowed_operations
+from tinynet.limits import PASS_IN_A_GRAPH, allowed_operations
 from tinynet.loading import check_costs
 from tinynet.model import Sequential
 from tinynet.onnx_import.graph import OnnxModel
@@ -80,7 +80,7 @@ def _probe(model: OnnxModel) -> tuple[np.ndarray, Form, Shape]:
         )
     shape = (sides[0] if isinstance(sides[0], int) and sides[0] > 0 else 2, *map(int, sides[1:]))  # type: ignore[arg-type]
     numbers = sum(array.size for array in model.constants.values())
-    if COPY * math.prod(shape) > allowed_operations(numbers):
+    if PASS_IN_A_GRAPH * math.prod(shape) > allowed_operations(numbers):
         raise ModelFileError(f"{what} has the shape {shape}, which is more than is sensible for one run")
     generator = np.random.default_rng(0)
     if source.dtype == np.uint8:

@@ -9,7 +9,7 @@ import numpy as np
 from tinynet.calibration import calibrate
 from tinynet.data import load_images, scan_folder
 from tinynet.errors import ArgumentError, DataError
-from tinynet.runs.data import digest_of, load_as_trained, training_seed
+from tinynet.runs.data import digest_of, load_as_trained, require_kept_apart, training_seed
 from tinynet.runs.run import for_the_file, measure_parts
 
 if TYPE_CHECKING:
@@ -40,15 +40,11 @@ def recalibrate(
     if part == "validation":
         try:
             divided = load_as_trained(model, name, data, exclude, "--part validation", progress=progress)
+            require_kept_apart(divided.validation, f"--part validation: {name}")
         except (ArgumentError, DataError) as unknown:
             raise ArgumentError(
                 f"{unknown}; --part all takes all cells of a folder that it has never seen"
             ) from None
-        if not len(divided.validation):
-            raise ArgumentError(
-                f"--part validation: {name} was trained on all of its data, and nothing was kept apart; "
-                "--part all takes all cells of a folder that it has never seen"
-            )
         cells = divided.of(divided.validation)
         found = calibrate(model, cells, divided.labels[divided.validation], **choices)
         measured = measure_parts(model, divided, model.provenance["split"], training_seed(model))

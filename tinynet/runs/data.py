@@ -169,6 +169,12 @@ def load_as_trained(
     return cells
 
 
+def require_kept_apart(places: np.ndarray, what: str) -> None:
+    """Raise ArgumentError if a part of the data is empty.  what: who asks, the option and the model."""
+    if not len(places):
+        raise ArgumentError(f"{what} was trained on all of its data, and nothing was kept apart")
+
+
 def training_seed(model: Network | Int8Model) -> int:
     """The seed of a model's training, from its file; 0 where it says none."""
     seed = model.provenance.get("seed", 0)

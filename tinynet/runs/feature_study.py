@@ -49,10 +49,7 @@ def study(
         cells = run_data.load(config, model.input_shape[0], progress=progress)
     chosen = list(layers) or [narrowest_layer(model)]
     parts = {part: getattr(cells, part) for part in ("training", "validation", "test")}
-    if not len(parts["test"]):
-        raise ArgumentError(
-            f"{name} was trained on all of its data, and nothing was kept apart to measure on"
-        )
+    run_data.require_kept_apart(parts["test"], name)
     found = {part: features(model, cells.of(places), chosen, pooled=pooled) for part, places in parts.items()}
     classifier.fit(found["training"], cells.labels[parts["training"]])
     result: dict[str, Any] = {

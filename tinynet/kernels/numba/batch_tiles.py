@@ -76,34 +76,35 @@ def tile_finish(typing, tile, numbers, finish, output, outputs):
     return tile(tile, numbers, types.intp, types.intp, types.intp), generate
 
 
+def _entry_by_entry(tile: Tile, combined):
+    """Code that makes a tile of two: combined(builder, one, other) of their entries."""
+
+    def generate(context, builder, signature, arguments):
+        value = arguments[0]
+        for entry in range(tile.rows * tile.columns):
+            one, other = (builder.extract_value(argument, entry) for argument in arguments)
+            value = builder.insert_value(value, combined(builder, one, other), entry)
+        return value
+
+    return generate
+
+
 @intrinsic
 def tile_larger(typing, a, b):
     """The larger of two tiles, entry by entry; NaN where one of them is."""
 
-    def generate(context, builder, signature, arguments):
-        value = arguments[0]
-        for entry in range(a.rows * a.columns):
-            one, other = (builder.extract_value(argument, entry) for argument in arguments)
-            nan = builder.fcmp_unordered("uno", one, one)
-            kept = builder.or_(builder.fcmp_ordered(">", one, other), nan)
-            value = builder.insert_value(value, builder.select(kept, one, other), entry)
-        return value
+    def larger(builder, one, other):
+        nan = builder.fcmp_unordered("uno", one, one)
+        return builder.select(builder.or_(builder.fcmp_ordered(">", one, other), nan), one, other)
 
-    return a(a, b), generate
+    return a(a, b), _entry_by_entry(a, larger)
 
 
 @intrinsic
 def tile_add(typing, a, b):
     """The sum of two tiles."""
 
-    def generate(context, builder, signature, arguments):
-        value = arguments[0]
-        for entry in range(a.rows * a.columns):
-            one, other = (builder.extract_value(argument, entry) for argument in arguments)
-            value = builder.insert_value(value, builder.fadd(one, other), entry)
-        return value
-
-    return a(a, b), generate
+    return a(a, b), _entry_by_entry(a, lambda builder, one, other: builder.fadd(one, other))
 
 
 @intrinsic
